@@ -30,7 +30,7 @@ void Timers::cancel(Timer& timer) {
 
 void Timers::run_due(uint64_t now_ns) {
   // A handler may re-arm itself with a deadline that has passed already; the bound keeps such a one to a turn each.
-  size_t turns = heap_.size();
+  std::size_t turns = heap_.size();
   while (turns-- > 0 && next_deadline_ns() <= now_ns) {
     Timer& timer = *heap_.front();
     cancel(timer);

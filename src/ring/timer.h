@@ -4,6 +4,7 @@
 //   Invariant an armed timer is not moved or destroyed; cancel() first
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct Timer {
 
 class Timers {
  public:
-  explicit Timers(size_t expected) { heap_.reserve(expected); }
+  explicit Timers(std::size_t expected) { heap_.reserve(expected); }
   ~Timers() { BC_ASSERT(heap_.empty()); }
 
   void arm(Timer& timer, uint64_t deadline_ns);

@@ -1,0 +1,177 @@
+// Origin: L3, where the truth lives. A directory (posix), S3 or plain HTTP behind one interface.
+//   Owner     a Volume (serve/)
+//   Thread    begin_* from any core; the call's on_done runs on that same core, in a later turn or the same one
+//   Lifetime  calls are owned by the caller and live until on_done; stop() makes those in flight end early where it can
+//   Limits    connections_max reads in flight per origin are the caller's to keep
+//   Names     a key is a path relative to the volume's root, "" the root, parts joined by '/', no part empty, "." or "..":
+//             bytes, not text. An origin never leaves its root whatever the key says.
+//   Versions  FileInfo::version names one immutable version of one file. A read that finds another version than it was
+//             asked for fails with Code::stale and leaves nothing to be used.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "ring/blocking.h"
+#include "ring/reactor.h"
+
+namespace blobcache {
+
+struct TimePoint {
+  int64_t seconds = 0;
+  uint32_t nanoseconds = 0;
+  friend auto operator<=>(const TimePoint&, const TimePoint&) = default;
+};
+
+// What stat(2) shows.
+struct FileAttributes {
+  uint64_t ino = 0;  // unique within the volume; hard links share theirs
+  uint64_t size = 0;
+  uint64_t blocks = 0;  // of 512 bytes
+  uint32_t mode = 0;    // type and permissions
+  uint32_t nlink = 1;
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint32_t rdev = 0;  // as new_encode_dev packs it: minor & 0xff | major << 8 | (minor & ~0xff) << 12
+  uint32_t block_size = 4096;
+  TimePoint atime;
+  TimePoint mtime;
+  TimePoint ctime;
+  TimePoint btime;  // zero: the origin has none
+};
+
+// At most 63 bytes, compared as bytes.
+struct FileVersion {
+  uint8_t length = 0;
+  char bytes[63] = {};
+
+  std::string_view view() const { return {bytes, length}; }
+  friend bool operator==(const FileVersion& a, const FileVersion& b) { return a.view() == b.view(); }
+};
+
+struct FileInfo {
+  FileAttributes attributes;
+  FileVersion version;
+  // The version changed so recently that another change could go unseen (origin timestamps are coarse): serve it, but
+  // cache nothing of it.
+  bool young = false;
+  // Files of a directory origin are named by (dev, ino) and shared by their hard links; "" means that the version alone
+  // identifies the object, otherwise key and version do together.
+  bool key_in_identity = true;
+};
+
+struct DirectoryEntry {
+  std::string name;
+  uint64_t ino = 0;
+  uint8_t type = 0;      // DT_*
+  uint64_t next_offset;  // the cookie with which a listing goes on after this entry
+  bool has_info = false;
+  FileInfo info;  // when asked for and had
+};
+
+// A call in flight. on_done runs exactly once on the home core; the caller owns the memory.
+struct OriginCall {
+  void (*on_done)(OriginCall& call) = nullptr;
+  Error error{};
+  bool failed = false;
+  Reactor* home = nullptr;
+
+  // For the origin's own use while the call is in flight.
+  struct Step : Op {
+    OriginCall* call = nullptr;
+  };
+  Step steps[2];
+  struct Blocking : BlockingCall {
+    OriginCall* call = nullptr;
+  } blocking;
+
+  void finish() { on_done(*this); }
+  void finish_failed(Error why) {
+    failed = true;
+    error = why;
+    on_done(*this);
+  }
+};
+
+struct LookupCall : OriginCall {
+  std::string key;
+  FileInfo info;  // out
+  struct statx statx_buffer;
+  int fd = -1;
+};
+
+struct OpenCall : OriginCall {
+  std::string key;
+  FileInfo info;  // out: of the file that was opened
+  int fd = -1;    // out: the caller's to close through Origin::close; -1: this origin needs none
+  struct statx statx_buffer;
+};
+
+struct ReadCall : OriginCall {
+  // in
+  std::string key;
+  FileVersion version;
+  int fd = -1;
+  uint64_t offset = 0;
+  uint32_t bytes = 0;  // to read; the file has at least offset + bytes in the version asked for
+  std::byte* to = nullptr;
+  int buffer_index = -1;  // registered buffer that `to` lies in; -1: none
+  // out
+  bool young = false;  // right bytes, but not to be cached
+  // posix
+  uint32_t bytes_done = 0;
+  struct statx statx_buffer;
+};
+
+struct ListCall : OriginCall {
+  std::string key;
+  int fd = -1;                // from begin_open of the directory
+  uint64_t offset = 0;        // 0: the start; else a next_offset seen before
+  uint32_t entries_max = 0;   // at most so many, fewer are no end
+  bool with_info = false;     // READDIRPLUS: attributes and version of each
+  std::vector<DirectoryEntry> entries;  // out; empty: the end. "." and ".." are among them where the origin has them
+};
+
+struct ReadlinkCall : OriginCall {
+  std::string key;
+  std::string target;  // out
+};
+
+struct StatfsCall : OriginCall {
+  uint64_t blocks = 0;
+  uint64_t blocks_free = 0;
+  uint64_t blocks_available = 0;
+  uint64_t files = 0;
+  uint64_t files_free = 0;
+  uint32_t block_bytes = 4096;
+  uint32_t name_bytes_max = 255;
+};
+
+class Origin {
+ public:
+  virtual ~Origin() = default;
+
+  // The part of a volume's identity that the origin knows (scheme, endpoint, bucket, prefix; or the real path).
+  virtual std::string_view canonical_source() const = 0;
+  // Errors: not_found, denied, io, timeout (os_errno set). Never follows symlinks.
+  virtual void begin_lookup(Reactor& home, LookupCall& call) = 0;
+  // Opens a regular file or a directory. Errors as lookup; invalid when it is neither.
+  virtual void begin_open(Reactor& home, OpenCall& call) = 0;
+  // Errors: stale (another version, or shorter than it was), io, denied.
+  virtual void begin_read(Reactor& home, ReadCall& call) = 0;
+  virtual void begin_list(Reactor& home, ListCall& call) = 0;
+  virtual void begin_readlink(Reactor& home, ReadlinkCall& call) = 0;
+  virtual void begin_statfs(Reactor& home, StatfsCall& call) = 0;
+  // Gives back what OpenCall handed out. Does not wait.
+  virtual void close(Reactor& home, int fd) = 0;
+
+  virtual void stop() = 0;
+  virtual bool join(unsigned patience_ms) = 0;
+};
+
+}  // namespace blobcache
