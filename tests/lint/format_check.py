@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """All C++ is as clang-format 19 writes it. Another version formats differently, so none but 19 is taken."""
 
+import collections
 import pathlib
 import re
 import shutil
@@ -25,15 +26,22 @@ def find_tool():
 
 
 def complaints_of(tool, style, paths):
-    """What clang-format would change in these files, as its own lines."""
+    """A line for each file that clang-format would change."""
     if not paths:
         return []
     command = [tool, f'--style=file:{style}', '--dry-run', '-Werror', *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stderr.splitlines() if 'error:' in line or 'warning:' in line]
-    if done.returncode != 0 and not lines:
-        lines = [done.stderr.strip() or f'{tool} ended with {done.returncode}']
-    return lines
+    places = collections.Counter()
+    first = {}
+    for line in done.stderr.splitlines():
+        found = re.match(r'(.+?):(\d+):\d+: (error|warning):', line)
+        if found:
+            places[found.group(1)] += 1
+            first.setdefault(found.group(1), found.group(2))
+    if done.returncode != 0 and not places:
+        return [done.stderr.strip() or f'{tool} ended with {done.returncode}']
+    return [f'{name}:{first[name]}: {count} places to format: clang-format-{VERSION} -i {name}'
+            for name, count in places.items()]
 
 
 def check(root):
