@@ -41,9 +41,10 @@ child=0
 # Ends what this run started and removes its folder; prints what a test had left. Returns 1 when there was something.
 clean_up() {
   [[ -n $run_dir ]] || return 0
-  local status=0
-  python3 "$root/tests/harness/leftovers.py" "$run_dir" "$mark" || status=1
-  rm -rf --one-file-system -- "$run_dir"
+  python3 "$root/tests/harness/leftovers.py" "$run_dir" "$mark"
+  local status=$?
+  # Never below something that is still mounted: it may be somebody's files.
+  if [[ $status -le 1 ]]; then rm -rf --one-file-system -- "$run_dir"; fi
   run_dir=''
   return $status
 }

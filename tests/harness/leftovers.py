@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-GRACE_S = 5
+GRACE_S = 10
 
 
 def mounts_below(folder):
@@ -91,7 +91,7 @@ def remove_mount(point, device, kind):
 
 
 def clean(folder, mark, grace_s):
-    processes = wait_for_end(mark, grace_s if not mounts_below(folder) else 0)
+    processes = wait_for_end(mark, grace_s)
     mounts = mounts_below(folder)
     for point, device, kind in mounts:
         print(f'left behind: a mount of type {kind} at {os.fsdecode(point)}')
@@ -144,4 +144,8 @@ if __name__ == '__main__':
     if sys.argv[1:] == ['--self-test']:
         self_test()
     else:
-        sys.exit(clean(sys.argv[1], sys.argv[2], GRACE_S))
+        try:
+            sys.exit(clean(sys.argv[1], sys.argv[2], GRACE_S))
+        except Exception as problem:  # unknown state: the caller must not delete the folder
+            print(f'the clean-up failed: {problem!r}')
+            sys.exit(2)
