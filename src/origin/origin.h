@@ -16,6 +16,8 @@
 #include <string_view>
 #include <vector>
 
+#include <sys/stat.h>
+
 #include "base/file_info.h"
 #include "base/result.h"
 #include "ring/blocking.h"
@@ -32,6 +34,8 @@ struct DirectoryEntry {
   FileInfo info;  // when asked for and had
 };
 
+class Origin;
+
 // A call in flight. on_done runs exactly once on the home core; the caller owns the memory.
 struct OriginCall {
   void (*on_done)(OriginCall& call) = nullptr;
@@ -40,6 +44,8 @@ struct OriginCall {
   Reactor* home = nullptr;
 
   // For the origin's own use while the call is in flight.
+  Origin* origin = nullptr;
+  uint32_t retries = 0;
   struct Step : Op {
     OriginCall* call = nullptr;
   };
@@ -67,7 +73,10 @@ struct OpenCall : OriginCall {
   std::string key;
   FileInfo info;  // out: of the file that was opened
   int fd = -1;    // out: the caller's to close through Origin::close; -1: this origin needs none
+  // posix
   struct statx statx_buffer;
+  int path_fd = -1;
+  char proc_path[32];
 };
 
 struct ReadCall : OriginCall {
@@ -83,6 +92,8 @@ struct ReadCall : OriginCall {
   bool young = false;  // right bytes, but not to be cached
   // posix
   uint32_t bytes_done = 0;
+  int32_t read_result = 0;
+  int32_t statx_result = 0;
   struct statx statx_buffer;
 };
 

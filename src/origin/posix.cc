@@ -1,0 +1,325 @@
+// A directory as an origin: what goes through the ring. posix_blocking.cc has what no opcode exists for.
+//
+//   lookup   OPENAT2 O_PATH -> STATX of it -> done; CLOSE in the background
+//   open     OPENAT2 O_PATH -> STATX: a file or a directory? -> OPENAT2 /proc/self/fd/N -> STATX -> done; CLOSE of N
+//   read     READ -link-> STATX -> done; a short READ cancels the STATX and the rest is read by another pair
+//
+// Opening never opens a device, a fifo or a socket for reading: that may rewind a tape, let a writer through, or block.
+// O_PATH opens nothing, it only holds on to the inode; once statx has called it a file or a directory, the magic link
+// /proc/self/fd/N opens that very inode, so there is no moment at which another could take its place. Opening the name
+// again and comparing (dev, ino) would find out too late; a private mount with nodev needs CAP_SYS_ADMIN and does not
+// keep fifos shut. The descriptor is not O_NONBLOCK: the type is known, and io_uring answers EAGAIN for ever when an
+// O_NONBLOCK file on a filesystem without nowait reads (NFS, FUSE) has nothing in the page cache. The last STATX comes
+// after the open because that is when NFS asks its server for fresh attributes (close-to-open).
+//
+// What the ring makes of it (io_uring/openclose.c, statx.c, rw.c of Linux 6.18): OPENAT2 of a path in the dentry cache
+// ends at once, else and through /proc it moves to an io-wq worker thread; STATX always does. A buffered READ that misses
+// the page cache is asynchronous where the filesystem can do nowait reads (ext4, xfs, btrfs) and holds a worker for its
+// whole time where it cannot. Workers for files are bounded (the lesser of the ring's SQ entries and 4 per CPU), and all
+// volumes of a core share them: a hung file server can use them up with as many reads. Who mounts one beside other
+// volumes bounds the reads in flight per origin below that number.
+//
+// Closing: the last close of a file that was deleted meanwhile frees its blocks, and on NFSv4 it waits for the server.
+// close(2) would do either on the core. CLOSE with IOSQE_ASYNC does it on a worker. Its Op must outlive any call and any
+// origin, so each thread has one for all of its closes; it counts the CQEs owed and nobody waits for them.
+#include "origin/posix.h"
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <utility>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "origin/posix_origin.h"
+#include "ring/errno.h"
+
+namespace blobcache {
+namespace {
+
+constexpr open_how how_path{.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .mode = 0, .resolve = posix_resolve};
+constexpr open_how how_file{.flags = O_RDONLY | O_CLOEXEC, .mode = 0, .resolve = 0};
+constexpr open_how how_directory{.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC, .mode = 0, .resolve = 0};
+
+// EINTR and EAGAIN come from signals to a worker and from short lacks of memory. Something that says so eight times over
+// is not passing, and the caller may have a better idea than to spin.
+constexpr uint32_t retries_max = 8;
+
+bool may_retry(OriginCall& call, int32_t result) {
+  return (result == -EINTR || result == -EAGAIN) && call.retries++ < retries_max;
+}
+
+template <class Call>
+Call& call_of(Op& op) {
+  return static_cast<Call&>(*static_cast<OriginCall::Step&>(op).call);
+}
+
+Sqe& prepare_step(OriginCall& call, unsigned step, Op::Handler handler) {
+  call.steps[step].call = &call;
+  call.steps[step].handler = handler;
+  return call.home->prepare(call.steps[step]);
+}
+
+void prep_statx_of_fd(Sqe& sqe, int fd, struct statx* out) {
+  prep_statx(sqe, {.directory_fd = fd, .path = "", .flags = AT_EMPTY_PATH, .mask = posix_statx_mask}, out);
+}
+
+// Never destroyed, and reachable from all_closers for tools that look for leaks: a reactor may end with closes owed.
+struct Closer : Op {
+  using Op::Op;
+  Closer* next = nullptr;
+};
+std::atomic<Closer*> all_closers{nullptr};
+
+void on_closed(Op&, int32_t result, uint32_t) {
+  // Anything else is the file server's last word on a file that we only read.
+  BC_ASSERT(result != -EBADF);
+}
+
+Closer& closer_of_thread() {
+  thread_local Closer* closer = nullptr;
+  if (closer == nullptr) {
+    closer = new Closer(&on_closed);
+    closer->next = all_closers.load(std::memory_order_relaxed);
+    while (!all_closers.compare_exchange_weak(closer->next, closer, std::memory_order_release)) {
+    }
+  }
+  return *closer;
+}
+
+void close_in_background(Reactor& home, int fd, uint8_t sqe_flags) {
+  Sqe& sqe = home.prepare(closer_of_thread());
+  prep_close(sqe, fd);
+  sqe.flags |= sqe_flags;
+}
+// An O_PATH descriptor has nothing to flush and nobody to tell: closing it inline is cheaper than waking a worker.
+void close_path(Reactor& home, int fd) { close_in_background(home, fd, 0); }
+
+}  // namespace
+
+PosixOrigin::PosixOrigin(Root root, const PosixOriginOptions& options)
+    : root_(std::move(root)), young_ns_(options.young_ns), blocking_(options.blocking_threads) {}
+
+PosixOrigin::~PosixOrigin() { ::close(root_.fd); }
+
+void PosixOrigin::stop() {
+  stopping_.store(true, std::memory_order_relaxed);
+  blocking_.stop();
+}
+
+bool PosixOrigin::begin_call(Reactor& home, OriginCall& call, std::string_view key) {
+  BC_ASSERT(call.on_done != nullptr);
+  call.home = &home;
+  call.origin = this;
+  call.failed = false;
+  call.error = {};
+  call.retries = 0;
+  if (stopping_.load(std::memory_order_relaxed)) {
+    call.finish_failed({Code::stopping});
+    return false;
+  }
+  if (const Result<void> checked = check_posix_key(key); !checked) {
+    call.finish_failed(checked.error());
+    return false;
+  }
+  return true;
+}
+
+// Lookup.
+
+void PosixOrigin::begin_lookup(Reactor& home, LookupCall& call) {
+  if (begin_call(home, call, call.key)) lookup(call);
+}
+
+void PosixOrigin::lookup(LookupCall& call) {
+  const auto& self = static_cast<PosixOrigin&>(*call.origin);
+  Sqe& sqe = prepare_step(call, 0, &on_lookup_opened);
+  prep_openat2(sqe, self.root_.fd, posix_path(call.key), &how_path);
+}
+
+void PosixOrigin::on_lookup_opened(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<LookupCall>(op);
+  if (may_retry(call, result)) return lookup(call);
+  if (result < 0) return call.finish_failed(error_from_result(result));
+  call.fd = result;
+  prep_statx_of_fd(prepare_step(call, 1, &on_lookup_stat), call.fd, &call.statx_buffer);
+}
+
+void PosixOrigin::on_lookup_stat(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<LookupCall>(op);
+  const auto& self = static_cast<PosixOrigin&>(*call.origin);
+  if (may_retry(call, result)) {
+    prep_statx_of_fd(prepare_step(call, 1, &on_lookup_stat), call.fd, &call.statx_buffer);
+    return;
+  }
+  close_path(*call.home, std::exchange(call.fd, -1));
+  if (result < 0) return call.finish_failed(error_from_result(result));
+  call.info = posix_info(call.statx_buffer, self.info_options());
+  call.finish();
+}
+
+// Open.
+
+void PosixOrigin::begin_open(Reactor& home, OpenCall& call) {
+  call.fd = -1;
+  call.path_fd = -1;
+  if (begin_call(home, call, call.key)) open_path(call);
+}
+
+void PosixOrigin::open_path(OpenCall& call) {
+  const auto& self = static_cast<PosixOrigin&>(*call.origin);
+  Sqe& sqe = prepare_step(call, 0, &on_open_path);
+  prep_openat2(sqe, self.root_.fd, posix_path(call.key), &how_path);
+}
+
+void PosixOrigin::on_open_path(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<OpenCall>(op);
+  if (may_retry(call, result)) return open_path(call);
+  if (result < 0) return open_failed(call, error_from_result(result));
+  call.path_fd = result;
+  prep_statx_of_fd(prepare_step(call, 1, &on_open_type), call.path_fd, &call.statx_buffer);
+}
+
+void PosixOrigin::on_open_type(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<OpenCall>(op);
+  if (may_retry(call, result)) {
+    prep_statx_of_fd(prepare_step(call, 1, &on_open_type), call.path_fd, &call.statx_buffer);
+    return;
+  }
+  if (result < 0) return open_failed(call, error_from_result(result));
+  const uint16_t mode = call.statx_buffer.stx_mode;
+  if (S_ISLNK(mode)) return open_failed(call, {Code::invalid, ELOOP});
+  if (!S_ISREG(mode) && !S_ISDIR(mode)) return open_failed(call, {Code::invalid, EINVAL});
+  *fmt::format_to_n(call.proc_path, sizeof call.proc_path - 1, "/proc/self/fd/{}", call.path_fd).out = '\0';
+  open_for_reading(call);
+}
+
+void PosixOrigin::open_for_reading(OpenCall& call) {
+  const open_how* how = S_ISDIR(call.statx_buffer.stx_mode) ? &how_directory : &how_file;
+  prep_openat2(prepare_step(call, 0, &on_opened), AT_FDCWD, call.proc_path, how);
+}
+
+void PosixOrigin::on_opened(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<OpenCall>(op);
+  if (may_retry(call, result)) return open_for_reading(call);
+  if (result < 0) return open_failed(call, error_from_result(result));
+  close_path(*call.home, std::exchange(call.path_fd, -1));
+  call.fd = result;
+  prep_statx_of_fd(prepare_step(call, 1, &on_opened_stat), call.fd, &call.statx_buffer);
+}
+
+void PosixOrigin::on_opened_stat(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<OpenCall>(op);
+  const auto& self = static_cast<PosixOrigin&>(*call.origin);
+  if (may_retry(call, result)) {
+    prep_statx_of_fd(prepare_step(call, 1, &on_opened_stat), call.fd, &call.statx_buffer);
+    return;
+  }
+  if (result < 0) return open_failed(call, error_from_result(result));
+  call.info = posix_info(call.statx_buffer, self.info_options());
+  call.finish();
+}
+
+void PosixOrigin::open_failed(OpenCall& call, Error why) {
+  if (call.path_fd >= 0) close_path(*call.home, std::exchange(call.path_fd, -1));
+  if (call.fd >= 0) call.origin->close(*call.home, std::exchange(call.fd, -1));
+  call.finish_failed(why);
+}
+
+// Read.
+
+void PosixOrigin::begin_read(Reactor& home, ReadCall& call) {
+  BC_ASSERT(call.fd >= 0 && call.to != nullptr && call.bytes > 0);
+  if (!begin_call(home, call, "")) return;
+  call.bytes_done = 0;
+  // Asked before the first byte is read: what is old enough now gets another timestamp from any later change, and the
+  // STATX after the bytes sees it.
+  call.young = is_young(call.version, {.young_ns = young_ns_, .now = realtime_now()});
+  read(call);
+}
+
+void PosixOrigin::read(ReadCall& call) {
+  call.home->reserve(2);
+  Sqe& sqe = prepare_step(call, 0, &on_read);
+  std::byte* to = call.to + call.bytes_done;
+  const ReadRange range{.offset = call.offset + call.bytes_done, .bytes = call.bytes - call.bytes_done};
+  if (call.buffer_index >= 0) {
+    prep_read_fixed(sqe, FileRef::fd(call.fd), to, range, static_cast<unsigned>(call.buffer_index));
+  } else {
+    prep_read(sqe, FileRef::fd(call.fd), to, range);
+  }
+  link_next(sqe);
+  stat_after_read(call);
+}
+
+void PosixOrigin::stat_after_read(ReadCall& call) {
+  prep_statx_of_fd(prepare_step(call, 1, &on_read_stat), call.fd, &call.statx_buffer);
+}
+
+void PosixOrigin::on_read(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<ReadCall>(op);
+  call.read_result = result;
+  if (call.steps[1].cqes_owed == 0) read_turned(call);
+}
+
+void PosixOrigin::on_read_stat(Op& op, int32_t result, uint32_t) {
+  auto& call = call_of<ReadCall>(op);
+  call.statx_result = result;
+  if (call.steps[0].cqes_owed == 0) read_turned(call);
+}
+
+// Both CQEs of a pair are in, or the one of a repeated STATX with read_result 0 and all bytes done.
+void PosixOrigin::read_turned(ReadCall& call) {
+  if (call.read_result < 0) {
+    if (may_retry(call, call.read_result)) return read(call);
+    return call.finish_failed(error_from_result(call.read_result));
+  }
+  call.bytes_done += static_cast<uint32_t>(call.read_result);
+  BC_ASSERT(call.bytes_done <= call.bytes);
+  if (call.bytes_done < call.bytes) {
+    // The version asked for has these bytes, this file ends before them.
+    if (call.read_result == 0) return call.finish_failed({Code::stale});
+    return read(call);
+  }
+  if (may_retry(call, call.statx_result)) {
+    call.read_result = 0;
+    return stat_after_read(call);
+  }
+  if (call.statx_result < 0) return call.finish_failed(error_from_result(call.statx_result));
+  if (!is_version_of(call.version, call.statx_buffer)) return call.finish_failed({Code::stale});
+  call.finish();
+}
+
+void PosixOrigin::close(Reactor& home, int fd) {
+  BC_ASSERT(fd >= 0);
+  close_in_background(home, fd, IOSQE_ASYNC);
+}
+
+Result<std::unique_ptr<Origin>> create_posix_origin(PosixOriginOptions options) {
+  const auto error_of = [](int os_errno) {
+    return os_errno == ENOTDIR ? Error{Code::invalid, ENOTDIR} : error_from_errno(os_errno);
+  };
+  const std::unique_ptr<char, decltype(&std::free)> real_path(::realpath(options.root.c_str(), nullptr), &std::free);
+  if (real_path == nullptr) return std::unexpected(error_of(errno));
+  PosixOrigin::Root root;
+  root.fd = ::open(real_path.get(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (root.fd < 0) return std::unexpected(error_of(errno));
+  struct statx stat;
+  int os_errno = 0;
+  if (::statx(root.fd, "", AT_EMPTY_PATH, posix_statx_mask, &stat) != 0) os_errno = errno;
+  if (os_errno == 0 && ::access("/proc/self/fd", X_OK) != 0) os_errno = ENOSYS;
+  char host[HOST_NAME_MAX + 1] = {};
+  if (os_errno == 0 && ::gethostname(host, sizeof host - 1) != 0) os_errno = errno;
+  if (os_errno != 0) {
+    ::close(root.fd);
+    return os_errno == ENOSYS ? fail(Code::denied, ENOSYS) : std::unexpected(error_of(os_errno));
+  }
+  root.dev = device_of(stat);
+  root.canonical_source = fmt::format("file://{}{}", host, real_path.get());
+  return std::make_unique<PosixOrigin>(std::move(root), options);
+}
+
+}  // namespace blobcache

@@ -1,0 +1,88 @@
+// PosixOrigin: the class behind create_posix_origin (origin/posix.h has the contract). Private to posix*.cc.
+//   Thread    begin_* and close: any core. root_fd_, root_dev_ and the options never change after the constructor.
+//   Lists     two calls may hold one directory descriptor, whose position they share: list_locks_ lets one of them at a
+//             time set the position and read from it
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "origin/origin.h"
+#include "origin/posix.h"
+#include "origin/posix_info.h"
+
+namespace blobcache {
+
+class PosixOrigin final : public Origin {
+ public:
+  struct Root {
+    int fd = -1;  // O_PATH; ours to close
+    uint64_t dev = 0;
+    std::string canonical_source;
+  };
+  PosixOrigin(Root root, const PosixOriginOptions& options);
+  ~PosixOrigin() override;
+  PosixOrigin(const PosixOrigin&) = delete;
+  PosixOrigin& operator=(const PosixOrigin&) = delete;
+
+  std::string_view canonical_source() const override { return root_.canonical_source; }
+  void begin_lookup(Reactor& home, LookupCall& call) override;
+  void begin_open(Reactor& home, OpenCall& call) override;
+  void begin_read(Reactor& home, ReadCall& call) override;
+  void begin_list(Reactor& home, ListCall& call) override;
+  void begin_readlink(Reactor& home, ReadlinkCall& call) override;
+  void begin_statfs(Reactor& home, StatfsCall& call) override;
+  void close(Reactor& home, int fd) override;
+  void stop() override;
+  bool join(unsigned patience_ms) override { return blocking_.join(patience_ms); }
+
+ private:
+  // False: the call was refused and has ended.
+  bool begin_call(Reactor& home, OriginCall& call, std::string_view key);
+  void begin_blocking(OriginCall& call, void (*run)(BlockingCall& call));
+  InfoOptions info_options() const { return {.root_dev = root_.dev, .young_ns = young_ns_}; }
+
+  static void lookup(LookupCall& call);
+  static void on_lookup_opened(Op& op, int32_t result, uint32_t flags);
+  static void on_lookup_stat(Op& op, int32_t result, uint32_t flags);
+
+  static void open_path(OpenCall& call);
+  static void on_open_path(Op& op, int32_t result, uint32_t flags);
+  static void on_open_type(Op& op, int32_t result, uint32_t flags);
+  static void open_for_reading(OpenCall& call);
+  static void on_opened(Op& op, int32_t result, uint32_t flags);
+  static void on_opened_stat(Op& op, int32_t result, uint32_t flags);
+  static void open_failed(OpenCall& call, Error why);
+
+  static void read(ReadCall& call);
+  static void on_read(Op& op, int32_t result, uint32_t flags);
+  static void on_read_stat(Op& op, int32_t result, uint32_t flags);
+  static void read_turned(ReadCall& call);
+  static void stat_after_read(ReadCall& call);
+
+  static void on_blocking_done(Op& op, int32_t result, uint32_t flags);
+  static void run_list(BlockingCall& call);
+  static void run_readlink(BlockingCall& call);
+  static void run_statfs(BlockingCall& call);
+  // Errors: as Origin::begin_list, readlink, statfs.
+  Result<void> list(ListCall& call);
+  Result<void> readlink(ReadlinkCall& call) const;
+  Result<void> statfs(StatfsCall& call) const;
+  Result<size_t> read_names(int fd, uint64_t offset, std::span<char> names);
+
+  static constexpr size_t list_locks_count = 16;
+
+  const Root root_;
+  const uint64_t young_ns_;
+  std::atomic<bool> stopping_{false};
+  std::mutex list_locks_[list_locks_count];
+  BlockingCalls blocking_;  // last: its helpers use the rest
+};
+
+// Every path is resolved below the root's descriptor, whatever the key says and however the tree changes meanwhile.
+inline constexpr uint64_t posix_resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+inline const char* posix_path(const std::string& key) { return key.empty() ? "." : key.c_str(); }
+
+}  // namespace blobcache
