@@ -92,7 +92,7 @@ if [[ ! -e $build_dir/build.ninja || $(cat "$build_dir/run.settings" 2>/dev/null
   esac
   if command -v ccache >/dev/null; then cc="ccache $cc" cxx="ccache $cxx"; fi
   wipe=()
-  if [[ -e $build_dir/meson-private ]]; then wipe=(--wipe); fi
+  if [[ -e $build_dir/meson-private/coredata.dat ]]; then wipe=(--wipe); fi
   CC=$cc CXX=$cxx run_child meson setup "${wipe[@]}" "$build_dir" --buildtype=debugoptimized \
     -Db_sanitize="$sanitize" -Db_lundef="$([[ $sanitize == none ]] && echo true || echo false)" ||
     give_up "meson setup ended with an error (above)"
