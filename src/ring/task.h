@@ -2,8 +2,9 @@
 //   Owner     a request slot, whose TaskStack holds the frames
 //   Thread    the slot's core; only its reactor resumes
 //   Form      Task name(TaskStack& stack, ...): a named function, first parameter the stack that its frame lives in.
-//             Parameters are references and plain values that outlive the task. `co_await x;` is a whole statement and x a
-//             named object: g++ 12 destroys temporaries and lambda captures in co_await expressions twice.
+//             Parameters are references and plain values that outlive the task. `co_await x;` is a whole statement, x a
+//             named object or the call that makes the task; never a conditional operator, which g++ 12 gets wrong
+//             (tests/unit/ring/task_test.cc has the table).
 //             No exceptions (they end the process), no result: what a task finds out goes where its parameters point.
 //   Lifetime  begin() runs it to its first wait. A suspended frame is never destroyed: whoever wants it gone wakes it with
 //             an error and lets it finish.
@@ -35,9 +36,11 @@ class TaskStack {
     if (used_ > used_max_) used_max_ = used_;
     return frame;
   }
-  void pop(void* frame) {
+  // Frames go in reverse; freeing one below another would hand its neighbour's memory out again.
+  void pop(void* frame, size_t bytes) {
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
     const auto offset = static_cast<size_t>(static_cast<std::byte*>(frame) - storage_);
-    BC_ASSERT(offset < used_);
+    BC_ASSERT(offset + rounded == used_);
     used_ = offset;
   }
   bool empty() const { return used_ == 0; }
@@ -55,7 +58,8 @@ class [[nodiscard]] Task {
   struct promise_type;
   using Handle = std::coroutine_handle<promise_type>;
 
-  // On finish: the task that awaits us, else (a root task) nothing; the frame of a root frees itself.
+  // On finish: the task that awaits us. Nothing when it is still in await_suspend below (we never waited) and sees by
+  // itself that we are done, nor for a root task, whose frame frees itself.
   struct FinalAwaiter {
     bool await_ready() const noexcept { return false; }
     std::coroutine_handle<> await_suspend(Handle finished) noexcept;
@@ -72,9 +76,9 @@ class [[nodiscard]] Task {
       *header = &stack;
       return reinterpret_cast<std::byte*>(header) + header_bytes;
     }
-    static void operator delete(void* frame, size_t) {
+    static void operator delete(void* frame, size_t bytes) {
       auto** header = reinterpret_cast<TaskStack**>(static_cast<std::byte*>(frame) - header_bytes);
-      (*header)->pop(header);
+      (*header)->pop(header, bytes + header_bytes);
     }
 
     Task get_return_object() { return Task(Handle::from_promise(*this)); }
@@ -103,11 +107,15 @@ class [[nodiscard]] Task {
     handle.resume();
   }
 
-  // Awaiting a task runs it; the awaiter goes on when it has finished.
+  // Awaiting a task runs it; the awaiter goes on when it has finished, at once when it had nothing to wait for.
+  // Not by symmetric transfer: g++ makes that a tail call only from -O2 and never under sanitizers, and a loop over tasks
+  // that do not wait would then take a machine frame for each.
   bool await_ready() const noexcept { return false; }
-  std::coroutine_handle<> await_suspend(std::coroutine_handle<> awaiter) noexcept {
+  bool await_suspend(std::coroutine_handle<> awaiter) noexcept {
+    handle_.resume();
+    if (handle_.done()) return false;
     handle_.promise().continuation = awaiter;
-    return handle_;
+    return true;
   }
   void await_resume() const noexcept {}
 
@@ -119,8 +127,7 @@ class [[nodiscard]] Task {
 inline std::coroutine_handle<> Task::FinalAwaiter::await_suspend(Handle finished) noexcept {
   promise_type& promise = finished.promise();
   if (promise.continuation) return promise.continuation;
-  BC_ASSERT(promise.detached);
-  finished.destroy();
+  if (promise.detached) finished.destroy();
   return std::noop_coroutine();
 }
 
