@@ -13,7 +13,7 @@ import source_text
 # Written in pieces so that this file passes its own check.
 UNFINISHED = re.compile(r'\b(' + '|'.join(['TO' + 'DO', 'FIX' + 'ME', 'XX' + 'X']) + r')\b')
 SLEEP = 'sl' + 'eep'
-SLEEP_CALL = re.compile(r'\b(?:sleep_for|sleep_until|u?sleep|nanosleep|clock_nanosleep)\s*\(')
+SLEEP_CALL = re.compile(r'\b(?:' + SLEEP + '_for|' + SLEEP + r'_until|u?sleep|(?:clock_)?nanosleep)\s*\(')
 SLEEP_COMMAND = re.compile(r'(?:^|[;&|({\'"`]|\b(?:do|then|else|exec|busybox|!))\s*(?:/bin/|/usr/bin/)?' + SLEEP +
                            r'\s+[\'"]?[\d.$]')
 POLL_S_MAX = 0.05
