@@ -99,10 +99,10 @@ struct ReadCall : OriginCall {
 
 struct ListCall : OriginCall {
   std::string key;
-  int fd = -1;                // from begin_open of the directory
-  uint64_t offset = 0;        // 0: the start; else a next_offset seen before
-  uint32_t entries_max = 0;   // at most so many, fewer are no end
-  bool with_info = false;     // READDIRPLUS: attributes and version of each
+  int fd = -1;                          // from begin_open of the directory
+  uint64_t offset = 0;                  // 0: the start; else a next_offset seen before
+  uint32_t entries_max = 0;             // at most so many, fewer are no end
+  bool with_info = false;               // READDIRPLUS: attributes and version of each
   std::vector<DirectoryEntry> entries;  // out; empty: the end. "." and ".." are among them where the origin has them
 };
 

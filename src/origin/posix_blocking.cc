@@ -59,9 +59,7 @@ void PosixOrigin::begin_blocking(OriginCall& call, void (*run)(BlockingCall& cal
   if (const Result<void> begun = blocking_.begin(*call.home, call.blocking); !begun) call.finish_failed(begun.error());
 }
 
-void PosixOrigin::on_blocking_done(Op& op, int32_t, uint32_t) {
-  static_cast<OriginCall::Blocking&>(op).call->finish();
-}
+void PosixOrigin::on_blocking_done(Op& op, int32_t, uint32_t) { static_cast<OriginCall::Blocking&>(op).call->finish(); }
 
 void PosixOrigin::begin_list(Reactor& home, ListCall& call) {
   BC_ASSERT(call.fd >= 0 && call.entries_max > 0);
