@@ -29,13 +29,13 @@ check() {
   local a_pid b_pid stats=() pid
   start_mount "$source_dir" "$a"
   a_pid=$DAEMON_PID
-  # A's daemon answers B's only with what B asks for: nothing may come from the kernel's caches of A.
   start_mount "$a" "$b" -o fuse.entry_timeout=60s -o fuse.attr_timeout=60s
   b_pid=$DAEMON_PID
   cmp "$source_dir/cached" "$b/cached"
-  start_readers "$b/big"
+  start_readers "$b/big" --gate
   kill -STOP "$a_pid"
   wait_for 5 "A's daemon is stopped" state_is "$a_pid" T
+  open_gate
   wait_for 30 "readers wait for the hung origin" all_waiting
   stat "$b/tree/1" >"$MOUNT_TMP/output" 2>&1 &
   stats+=($!)

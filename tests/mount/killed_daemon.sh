@@ -9,10 +9,17 @@ source_dir=$MOUNT_TMP/source
 mnt=$MOUNT_TMP/mnt
 make_big_file "$source_dir"
 
-# kill_daemon: mid-read; then readers see an error (they try again and again) and can be ended.
+# kill_daemon [--gate]: under running readers, or (--gate) surely with a request of each in its hands; then readers see
+# an error (they try again and again) and can be ended.
 kill_daemon() {
   start_mount "$source_dir" "$mnt"
-  start_readers "$mnt/big"
+  start_readers "$mnt/big" "$@"
+  if [[ $# != 0 ]]; then
+    kill -STOP "$DAEMON_PID"
+    wait_for 5 "the daemon is stopped" state_is "$DAEMON_PID" T
+    open_gate
+    wait_for 10 "readers wait for the stopped daemon" all_waiting
+  fi
   kill -KILL "$DAEMON_PID"
   wait_gone 10 "$DAEMON_PID"
   local mode
@@ -28,7 +35,7 @@ check() {
   kill_daemon
   timeout 10 "$BLOBCACHE" umount "$mnt" >"$MOUNT_TMP/umount.log" 2>&1 || fail "umount of a dead mount ended with $?"
   is_unmounted "$mnt" || fail "still mounted"
-  kill_daemon
+  kill_daemon --gate
   start_mount "$source_dir" "$mnt"
   [[ $(grep -cF -- " $mnt " /proc/self/mountinfo) == 1 ]] || fail "the stale mount lies below the new one"
   expect_same "$source_dir/tree" "$mnt/tree"

@@ -8,13 +8,16 @@
 //   probe write FILE SIZE VERSION TAG              a new file in place of the old one, by rename
 //   probe rewrite FILE SIZE VERSION TAG            in place, 4 KiB at a time, from the start; grows to SIZE as it goes
 //   probe hammer [--readers=N] [--mode=pread|direct|mmap] [--request=BYTES] [--sequential] [--rewrite]
-//                [--allow=ERRNO,ERRNO...] FILE...  readers until end of input; file i carries tag i, from 1 on
+//                [--gate] [--allow=ERRNO,ERRNO...] FILE...  readers until end of input; file i carries tag i, from 1 on
 //
 // `hammer` opens, reads the whole of the file (in random order, unless --sequential), closes, and begins again. Events
 // go to stdout, a line each, for scripts to wait on: "ready" once every reader has verified a first read; "version TAG V"
 // when a fresh open of a file shows a version for the first time; "error NAME" at the first error of each name; at the
 // end one "summary ...". What must not happen is "wrong: ..." and exit 1: a word that belongs elsewhere or nowhere, a
 // short read within the size the handle was opened with, two versions through one handle, an errno not in --allow.
+//
+// --gate: each reader stops after its first read until a byte comes in, so that a test can arrange what the next reads
+// meet.
 //
 // --rewrite is for files rewritten in place from front to back. There one handle may rightly see the origin's state at
 // one instant, new words in front of old ones; it is wrong when no single cut explains what it saw.
@@ -94,6 +97,7 @@ struct Options {
   std::string mode = "pread";
   bool sequential = false;
   bool rewrite = false;
+  bool gate = false;
   std::set<std::string> allowed;
   std::vector<std::string> files;
 };
@@ -108,6 +112,7 @@ struct Report {
   std::atomic<uint64_t> bytes = 0;
   std::atomic<uint64_t> wrong = 0;
   std::atomic<bool> stop = false;
+  std::atomic<bool> open = true;  // the gate
 
   void on_wrong(const std::string& what) {
     const std::lock_guard lock(mutex);
@@ -277,6 +282,7 @@ class Reader {
     for (const auto& [version, extent] : seen_.versions) report.on_version(tag_, version);
     if (!ready_) report.on_ready(options_.readers);
     ready_ = true;
+    report.open.wait(false);
     return true;
   }
 
@@ -311,6 +317,8 @@ Options parse(int argc, char** argv) {
       options.mode = value("--mode=");
     else if (argument == "--sequential")
       options.sequential = true;
+    else if (argument == "--gate")
+      options.gate = true;
     else if (argument == "--rewrite")
       options.rewrite = true;
     else if (argument.starts_with("--allow=")) {
@@ -323,14 +331,22 @@ Options parse(int argc, char** argv) {
   return options;
 }
 
+void open_gate() {
+  report.open = true;
+  report.open.notify_all();
+}
+
 void await_end_of_input() {
   char byte;
   struct pollfd input = {.fd = 0, .events = POLLIN, .revents = 0};
   while (!report.stop) {
     // The timeout only notices a stop that a reader asked for.
-    if (poll(&input, 1, 100) > 0 && read(0, &byte, 1) <= 0) break;
+    if (poll(&input, 1, 100) == 0) continue;
+    if (read(0, &byte, 1) <= 0) break;
+    open_gate();
   }
   report.stop = true;
+  open_gate();
 }
 
 int hammer(const Options& options) {
@@ -338,6 +354,7 @@ int hammer(const Options& options) {
   action.sa_handler = handle_bus;
   sigaction(SIGBUS, &action, nullptr);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  report.open = !options.gate;
   std::vector<std::thread> threads;
   for (uint64_t i = 0; i < options.readers; i++) threads.emplace_back([&options, i] { Reader(options, i).run(); });
   await_end_of_input();

@@ -10,9 +10,10 @@ make_big_file "$source_dir"
 
 check() {
   start_mount "$source_dir" "$mnt"
-  start_readers "$mnt/big"
+  start_readers "$mnt/big" --gate
   kill -STOP "$DAEMON_PID"
   wait_for 5 "the daemon is stopped" state_is "$DAEMON_PID" T
+  open_gate
   wait_for 10 "readers wait for the stopped daemon" all_waiting
   local started_ms=${EPOCHREALTIME/./}
   timeout 20 "$BLOBCACHE" umount "$mnt" >"$MOUNT_TMP/umount.log" 2>&1 || fail "umount ended with $?"
