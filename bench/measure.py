@@ -16,7 +16,7 @@ class Row:
     what: str
     unit: str
     ours: list
-    target: float
+    target: float | None  # none: shown for what it says beside the others, not judged
     at_most: bool = False  # the target is a ceiling; otherwise a floor
     baseline: list = field(default_factory=list)
     baseline_name: str = ""
@@ -32,6 +32,8 @@ class Row:
     def verdict(self):
         if self.invalid:
             return "invalid"
+        if self.target is None:
+            return "-"
         value = self.judged()
         return "met" if (value <= self.target if self.at_most else value >= self.target) else "short"
 

@@ -7,8 +7,7 @@
 //   --transport=dev     one blocking read(2) on /dev/fuse per CPU; the reply is one writev straight from the file's bytes
 // The second has no copy of its own: it is the strongest that /dev/fuse can do without splice.
 //
-// Protocol: linux/fuse.h; for the ring, Documentation/filesystems/fuse/fuse-io-uring.rst of the kernel. Numbers newer
-// than Debian 12's header are written out below.
+// Protocol: linux/fuse.h and what fuse/abi.h adds; for the ring, Documentation/filesystems/fuse/fuse-io-uring.rst.
 
 #include <fcntl.h>
 #include <liburing.h>
@@ -32,7 +31,11 @@
 #include <thread>
 #include <vector>
 
+#include "fuse/abi.h"
+
 namespace {
+
+namespace abi = blobcache::abi;
 
 constexpr size_t page_bytes = 4096;
 constexpr size_t request_bytes_max = 1 << 20;
@@ -40,26 +43,6 @@ constexpr unsigned entries_per_queue = 8;
 constexpr uint64_t root_node = FUSE_ROOT_ID;
 constexpr uint64_t file_node = 2;
 constexpr uint64_t valid_seconds = 3600;
-constexpr uint64_t feature_over_io_uring = 1ULL << 41;
-
-// The ring's part of the protocol, kernel 6.14 (include/uapi/linux/fuse.h).
-enum class RingCommand : uint32_t { enroll = 1, commit_and_fetch = 2 };
-struct RingRequest {
-  char in_out[128];
-  char op_in[128];
-  uint64_t flags;
-  uint64_t commit_id;
-  uint32_t payload_bytes;
-  uint32_t padding;
-  uint64_t reserved;
-};
-struct RingCommandArea {
-  uint64_t flags;
-  uint64_t commit_id;
-  uint16_t queue;
-  uint8_t padding[6];
-};
-static_assert(sizeof(RingRequest) == 288 && sizeof(RingCommandArea) == 24);
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "ram_server: %s: %s\n", what, std::strerror(errno));
@@ -171,26 +154,26 @@ void serve_device(const Tree& tree, int device) {
 // ---- FUSE over io_uring ----
 
 struct Entry {
-  RingRequest* request;
+  abi::UringHeader* request;
   char* payload;
   iovec parts[2];
 };
 
-void push_command(io_uring& ring, int device, uint16_t queue, Entry& entry, RingCommand command) {
+void push_command(io_uring& ring, int device, uint16_t queue, Entry& entry, uint32_t command) {
   io_uring_sqe* sqe = io_uring_get_sqe(&ring);
   if (sqe == nullptr) std::abort();      // the ring has room for every entry at once
   std::memset(sqe, 0, 2 * sizeof *sqe);  // SQE128: the command area reaches into a second 64 bytes
   sqe->opcode = IORING_OP_URING_CMD;
   sqe->fd = device;
-  sqe->cmd_op = static_cast<uint32_t>(command);
+  sqe->cmd_op = command;
   sqe->user_data = reinterpret_cast<uint64_t>(&entry);
-  auto& area = *reinterpret_cast<RingCommandArea*>(sqe->cmd);
+  auto& area = *reinterpret_cast<abi::UringCommand*>(sqe->cmd);
   area.queue = queue;
-  if (command == RingCommand::enroll) {
+  if (command == abi::uring_cmd_register) {
     sqe->addr = reinterpret_cast<uint64_t>(entry.parts);
     sqe->len = 2;
   } else {
-    area.commit_id = entry.request->commit_id;
+    area.commit_id = entry.request->entry.commit_id;
   }
 }
 
@@ -203,7 +186,7 @@ void answer_in_place(const Tree& tree, Entry& entry) {
   out.unique = in.unique;
   out.error = reply.error;
   out.len = static_cast<uint32_t>(sizeof out + reply.body_bytes);
-  entry.request->payload_bytes = static_cast<uint32_t>(reply.body_bytes);
+  entry.request->entry.payload_bytes = static_cast<uint32_t>(reply.body_bytes);
 }
 
 void serve_ring(const Tree& tree, int device, uint16_t queue) {
@@ -215,11 +198,11 @@ void serve_ring(const Tree& tree, int device, uint16_t queue) {
   if (errno != 0) fail("io_uring");
   std::vector<Entry> entries(entries_per_queue);
   for (Entry& entry : entries) {
-    entry.request = static_cast<RingRequest*>(map_memory(page_bytes));
+    entry.request = static_cast<abi::UringHeader*>(map_memory(page_bytes));
     entry.payload = static_cast<char*>(map_memory(request_bytes_max));
     entry.parts[0] = {entry.request, page_bytes};
     entry.parts[1] = {entry.payload, request_bytes_max};
-    push_command(ring, device, queue, entry, RingCommand::enroll);
+    push_command(ring, device, queue, entry, abi::uring_cmd_register);
   }
   for (;;) {
     const int submitted = io_uring_submit_and_wait(&ring, 1);
@@ -232,7 +215,7 @@ void serve_ring(const Tree& tree, int device, uint16_t queue) {
       if (cqe->res < 0) return;  // -ENOTCONN: unmounted
       auto& entry = *reinterpret_cast<Entry*>(cqe->user_data);
       answer_in_place(tree, entry);
-      push_command(ring, device, queue, entry, RingCommand::commit_and_fetch);
+      push_command(ring, device, queue, entry, abi::uring_cmd_commit_and_fetch);
     }
     io_uring_cq_advance(&ring, seen);
   }
@@ -248,8 +231,8 @@ void answer_init(int device, bool over_ring) {
   const auto& init = *reinterpret_cast<const fuse_init_in*>(buffer.data() + sizeof in);
   const uint64_t offered = init.flags | (static_cast<uint64_t>(init.flags2) << 32);
   const uint64_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_PARALLEL_DIROPS | FUSE_ASYNC_DIO |
-                          FUSE_INIT_EXT | (over_ring ? feature_over_io_uring : 0);
-  if (over_ring && (offered & feature_over_io_uring) == 0) {
+                          FUSE_INIT_EXT | (over_ring ? abi::init_over_io_uring : 0);
+  if (over_ring && (offered & abi::init_over_io_uring) == 0) {
     std::fprintf(stderr, "ram_server: no FUSE over io_uring: echo 1 > /sys/module/fuse/parameters/enable_uring\n");
     std::exit(3);
   }

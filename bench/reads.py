@@ -73,18 +73,24 @@ def fastest_passthrough(place, builds, data):
 def random_reads(place, builds, options):
     data = Data(place)
     best = fastest_passthrough(place, builds, data)
+    name = f"passthrough_ll -o {best} over tmpfs (the fastest of {len(PASSTHROUGH_OPTIONS)} configurations)"
     baseline = mount_passthrough(place, builds, data.folder, best)
     verified_pass(baseline.file("data"), "4k")
     rows = []
-    for transport, target in (("uring", 1.8), ("dev", 1.1)):
-        mount = mount_warm(place, builds, data, transport, "4k")
+    def compare(what, mount, target):
         before = data.disk.bytes_read()
         ours, base = alternate(options.pairs, lambda: thousand_reads(mount.file("data"), options.seconds),
                                lambda: thousand_reads(baseline.file("data"), options.seconds))
-        rows.append(Row("P3", f"4 KiB random direct, 2 jobs, {transport}", "K reads/s", ours, target, baseline=base,
-                        baseline_name=f"passthrough_ll -o {best} over tmpfs (the fastest of {len(PASSTHROUGH_OPTIONS)} configurations)",
-                        invalid=origin_reads(data, before)))
+        rows.append(Row("P3", f"4 KiB random direct, 2 jobs, {what}", "K reads/s", ours, target, baseline=base,
+                        baseline_name=name, invalid=origin_reads(data, before)))
         mount.stop()
+    for transport, target in (("uring", 1.8), ("dev", 1.1)):
+        compare(transport, mount_warm(place, builds, data, transport, "4k"), target)
+    for transport in ("uring", "dev"):
+        mount = mount_ram_server(place, builds, data.file, transport)
+        verified_pass(mount.file("data"), "4k")
+        compare(f"ram_server {transport}", mount, None)
+        rows[-1].note = "not ours: a server that only copies, to show how much the kernel's interface allows on this machine"
     return rows
 
 

@@ -33,7 +33,7 @@ def cells(row):
     sign = "≤" if row.at_most else "≥"
     times = " ×" if row.baseline else ""
     return [row.id, row.what, row.unit, spread(row.ours), spread(row.baseline),
-            spread(row.ratios()) if row.baseline else "-", f"{sign} {row.target:g}{times}", row.verdict()]
+            spread(row.ratios()) if row.baseline else "-", "-" if row.target is None else f"{sign} {row.target:g}{times}", row.verdict()]
 
 
 def remarks_of(row):
