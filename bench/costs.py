@@ -1,6 +1,6 @@
 """P6, P7, P8: what a hit costs the process: system calls, allocations, and the handing out of a buffer."""
 
-import ctypes
+import json
 import mmap
 import os
 import random
@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from harness import BenchError, die_with_parent, fio, run, timed, wait_until
+from harness import FIO_ALWAYS, BenchError, die_with_parent, run
 from measure import Row
 from reads import Data, FILE_BYTES, mount_warm, origin_reads
 
@@ -24,13 +24,11 @@ class Load:
 
     def __init__(self, place, path, seconds, arguments):
         self.report_path = place.new_path("fio.json")
-        self.process = place.start(["fio", "--output-format=json", f"--output={self.report_path}", "--name=load", "--direct=1",
-                                    "--thread", "--group_reporting", f"--filename={path}", "--readonly", "--norandommap", "--time_based",
-                                    f"--runtime={seconds}", "--ramp_time=1", *arguments])
+        self.process = place.start(["fio", *FIO_ALWAYS, f"--output={self.report_path}", f"--filename={path}", "--readonly",
+                                    "--norandommap", "--time_based", f"--runtime={seconds}", "--ramp_time=1", *arguments])
         time.sleep(1.5)  # past fio's own start and ramp; its report leaves the ramp out as well
 
     def requests_per_second(self):
-        import json
         if self.process.wait() != 0:
             raise BenchError(f"fio failed, see {self.process.log_path}")
         with open(self.report_path) as report:
@@ -39,11 +37,12 @@ class Load:
 
 def count_calls(pid, seconds):
     """(all system calls, io_uring_enter alone) per second of every thread of `pid`, by the kernel's tracepoints."""
-    out = subprocess.run(["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter,syscalls:sys_enter_io_uring_enter", "-p", str(pid),
-                          "--", "sleep", str(seconds)], capture_output=True, text=True, preexec_fn=die_with_parent)
+    events = ("raw_syscalls:sys_enter", "syscalls:sys_enter_io_uring_enter")
+    out = subprocess.run(["perf", "stat", "-x,", "-e", ",".join(events), "-p", str(pid), "--", "sleep", str(seconds)],
+                         capture_output=True, text=True, preexec_fn=die_with_parent)
     counts = {fields[2]: fields[0] for fields in (line.split(",") for line in out.stderr.splitlines()) if len(fields) > 3}
     try:
-        return tuple(int(counts[name]) / seconds for name in ("raw_syscalls:sys_enter", "syscalls:sys_enter_io_uring_enter"))
+        return tuple(int(counts[name]) / seconds for name in events)
     except (KeyError, ValueError):
         raise BenchError(f"perf stat counted nothing: {out.stderr[-400:]}") from None
 

@@ -50,7 +50,8 @@ def install_tools():
     print(f"installing {' '.join(packages)}", file=sys.stderr)
     # Images for containers leave documentation out, and the baseline is an example in a doc folder.
     with_docs = ["-o", "DPkg::options::=--path-include=/usr/share/doc/*"]
-    for arguments in (["update", "-q"], ["install", "-y", "-q", "--reinstall", "--no-install-recommends", *with_docs, *packages]):
+    install = ["install", "-y", "-q", "--reinstall", "--no-install-recommends", *with_docs, *packages]
+    for arguments in (["update", "-q"], install):
         subprocess.run(["apt-get", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -214,8 +215,8 @@ def fio(arguments):
 
 def write_verifiable_file(path, size_bytes):
     """Every 4 KiB carries its offset and a checksum, so that a read of any size can be verified."""
-    run(["fio", "--name=fill", "--thread", f"--filename={path}", f"--size={size_bytes}", "--rw=write", "--bs=4k", "--ioengine=psync",
-         "--verify=crc32c", "--do_verify=0", "--verify_state_save=0", "--end_fsync=1"])
+    run(["fio", "--name=fill", "--thread", f"--filename={path}", f"--size={size_bytes}", "--rw=write", "--bs=4k",
+         "--ioengine=psync", "--verify=crc32c", "--do_verify=0", "--verify_state_save=0", "--end_fsync=1"])
 
 
 def verified_pass(path, block):
@@ -228,5 +229,5 @@ def verified_pass(path, block):
 
 
 def timed(path, seconds, arguments):
-    return fio([f"--filename={path}", "--readonly", "--norandommap", "--time_based", f"--runtime={seconds}", "--ramp_time=300ms",
-                *arguments])
+    return fio([f"--filename={path}", "--readonly", "--norandommap", "--time_based", f"--runtime={seconds}",
+                "--ramp_time=300ms", *arguments])

@@ -32,8 +32,9 @@ def facts(repository, command):
 def cells(row):
     sign = "≤" if row.at_most else "≥"
     times = " ×" if row.baseline else ""
-    return [row.id, row.what, row.unit, spread(row.ours), spread(row.baseline),
-            spread(row.ratios()) if row.baseline else "-", "-" if row.target is None else f"{sign} {row.target:g}{times}", row.verdict()]
+    target = "-" if row.target is None else f"{sign} {row.target:g}{times}"
+    ratio = spread(row.ratios()) if row.baseline else "-"
+    return [row.id, row.what, row.unit, spread(row.ours), spread(row.baseline), ratio, target, row.verdict()]
 
 
 def remarks_of(row):
