@@ -1,0 +1,104 @@
+#include "cli/command.h"
+
+#include <cstdio>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "base/config_keys.h"
+
+namespace blobcache::cli {
+namespace {
+
+std::string overview(std::span<const Command> commands) {
+  std::string out = "A read cache of memory and local disks in front of object storage, shown as a directory.\n\n";
+  out += "Usage: blobcache COMMAND [ARGUMENT...]\n\nCommands:\n";
+  for (const Command& command : commands) out += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  return out +
+         "\nExample:\n  blobcache mount /data/models /mnt/models\n\n`blobcache COMMAND --help` says more about each.\n";
+}
+
+const Command& nearest(std::span<const Command> commands, std::string_view word) {
+  const Command* best = &commands.front();
+  for (const Command& command : commands) {
+    if (edit_distance(word, command.name) < edit_distance(word, best->name)) best = &command;
+  }
+  return *best;
+}
+
+// The length of the UTF-8 sequence that `text` starts with, 0 when there is none. Overlong forms and surrogates are
+// turned down as RFC 3629 says.
+size_t utf8_length(std::string_view text) {
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+  const auto continues = [&](size_t i) { return (byte(i) & 0xc0) == 0x80; };
+  const unsigned first = byte(0);
+  if (first < 0x80) return 1;
+  if (first >= 0xc2 && first < 0xe0) return continues(1) ? 2 : 0;
+  if (first >= 0xe0 && first < 0xf0) {
+    const bool overlong = first == 0xe0 && byte(1) < 0xa0;
+    const bool surrogate = first == 0xed && byte(1) >= 0xa0;
+    return continues(1) && continues(2) && !overlong && !surrogate ? 3 : 0;
+  }
+  if (first >= 0xf0 && first < 0xf5) {
+    const bool overlong = first == 0xf0 && byte(1) < 0x90;
+    const bool beyond = first == 0xf4 && byte(1) >= 0x90;
+    return continues(1) && continues(2) && continues(3) && !overlong && !beyond ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int run_command(std::span<const Command> commands, int argc, char** argv) {
+  std::string_view word = argc > 1 ? argv[1] : "";
+  if (word == "--help" || word == "-h" || word == "help") {
+    fmt::print("{}", overview(commands));
+    return exit_done;
+  }
+  if (word == "--version") word = "version";
+  for (const Command& command : commands) {
+    if (command.name == word) return command.run(argc - 1, argv + 1);
+  }
+  if (word.empty()) return refuse(exit_wrong_use, "no command is given; `blobcache --help` lists them");
+  return refuse(exit_wrong_use, fmt::format("{} is no command; the nearest is {} (`blobcache --help` lists all)",
+                                            word.substr(0, 64), nearest(commands, word).name));
+}
+
+std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", app.help());
+    return exit_done;
+  } catch (const CLI::ParseError& error) {
+    std::string what = error.what();
+    for (char& c : what) c = c == '\n' ? ' ' : c;
+    return refuse(exit_wrong_use, fmt::format("{}; see `{} --help`", what, app.get_name()));
+  }
+}
+
+int refuse(int exit_code, std::string_view sentence) {
+  fmt::print(stderr, "blobcache: {}\n", sentence);
+  return exit_code;
+}
+
+std::string json_string(std::string_view text) {
+  std::string out = "\"";
+  while (!text.empty()) {
+    const size_t length = utf8_length(text);
+    const auto byte = static_cast<unsigned char>(text[0]);
+    if (byte == '"' || byte == '\\') {
+      out += '\\';
+      out += text[0];
+    } else if (byte < 0x20 || byte == 0x7f || length == 0) {
+      out += fmt::format("\\u{:04x}", byte);
+    } else {
+      out += text.substr(0, length);
+    }
+    text.remove_prefix(length == 0 ? 1 : length);
+  }
+  return out + '"';
+}
+
+}  // namespace blobcache::cli

@@ -1,0 +1,70 @@
+// config: check a file with line numbers, show what is in force and why, or explain every key.
+#include <fmt/format.h>
+#include <unistd.h>
+#include <CLI/CLI.hpp>
+
+#include "base/config.h"
+#include "cli/command.h"
+#include "cli/commands.h"
+
+namespace blobcache::cli {
+namespace {
+
+constexpr const char* default_path = "/etc/blobcache/blobcache.toml";
+
+int print_problems(const Problems& problems) {
+  for (const std::string& problem : problems) fmt::print(stderr, "blobcache: {}\n", problem);
+  return exit_failed;
+}
+
+// File, environment, options, and what they are together.
+Problems load(const std::string& path, const std::vector<std::string>& options, Config* config) {
+  Problems problems = load_config_file(*config, path);
+  for (std::string& problem : load_config_environment(*config, environ)) problems.push_back(std::move(problem));
+  for (const std::string& option : options) {
+    if (std::optional<std::string> problem = set_config_option(*config, option))
+      problems.push_back(std::move(*problem));
+  }
+  // What does not fit together is told once each value is right by itself.
+  return problems.empty() ? check_config(*config) : problems;
+}
+
+}  // namespace
+
+int config_command(int argc, char** argv) {
+  CLI::App app("Check, show or explain the configuration.", "blobcache config");
+  app.require_subcommand(1);
+  std::string path = default_path;
+  std::vector<std::string> options;
+  bool toml = false;
+  CLI::App* check = app.add_subcommand("check", "validate a file: every problem with its line");
+  CLI::App* show = app.add_subcommand("show", "the values in force, and where each came from");
+  CLI::App* reference = app.add_subcommand("reference", "every key with default, unit and meaning");
+  for (CLI::App* command : {check, show}) {
+    command->add_option("--config", path, fmt::format("the file ({})", default_path))->type_name("FILE");
+    command->add_option("-o", options, "a key that overrides the file; may be repeated")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+  }
+  reference->add_flag("--toml", toml, "as a file to start from, every key commented out");
+  for (CLI::App* command : {&app, check, show, reference}) {
+    command->footer("Examples:\n  blobcache config check --config=blobcache.toml\n  blobcache config reference | less");
+  }
+  if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
+
+  if (reference->parsed()) {
+    fmt::print("{}", toml ? config_example() : config_reference());
+    return exit_done;
+  }
+  Config config;
+  const Problems problems = load(path, options, &config);
+  if (!problems.empty()) return print_problems(problems);
+  if (check->parsed()) {
+    fmt::print("{}: ok, {} volumes, {} cache disks\n", path, config.volumes.size(), config.cache.disks.size());
+  } else {
+    fmt::print("{}", show_config(config));
+  }
+  return exit_done;
+}
+
+}  // namespace blobcache::cli

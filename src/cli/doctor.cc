@@ -1,0 +1,84 @@
+// doctor: what this machine offers, what is missing, and what to do about it.
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <ctime>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <CLI/CLI.hpp>
+
+#include "cli/bounded.h"
+#include "cli/checks.h"
+#include "cli/command.h"
+#include "cli/commands.h"
+#include "cli/facts.h"
+#include "cli/source.h"
+
+namespace blobcache::cli {
+namespace {
+
+constexpr int source_ms = 10'000;
+constexpr size_t looks_max = 64;
+
+uint64_t now_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+// Looks at entries of the directory one by one, as a mount would; the first look at each is what counts. AT_STATX_FORCE_SYNC
+// asks a file server and not its cache on this machine.
+int time_looks(const std::string& path, int output_fd) {
+  DIR* directory = opendir(path.c_str());
+  if (directory == nullptr) return errno;
+  std::vector<uint64_t> times_ns;
+  while (const dirent* entry = readdir(directory)) {
+    struct statx status{};
+    const uint64_t start_ns = now_ns();
+    statx(dirfd(directory), entry->d_name, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status);
+    times_ns.push_back(now_ns() - start_ns);
+    if (times_ns.size() == looks_max) break;
+  }
+  closedir(directory);
+  std::sort(times_ns.begin(), times_ns.end());
+  if (!times_ns.empty()) write_all(output_fd, fmt::format("{} {}", times_ns[times_ns.size() / 2], times_ns.back()));
+  return 0;
+}
+
+Check look_at_source(const std::string& source) {
+  std::string path;
+  const node::Outcome outcome = source_path(source, &path);
+  if (outcome.exit_code != 0) return {"source", State::missing, source, outcome.message};
+  const auto result = run_bounded(source_ms, [&](int output_fd) { return time_looks(path, output_fd); });
+  if (!result) return check_source(path, ETIMEDOUT, 0, 0);
+  uint64_t median_ns = 0;
+  uint64_t worst_ns = 0;
+  const char* end = result->output.data() + result->output.size();
+  const auto first = std::from_chars(result->output.data(), end, median_ns);
+  if (first.ptr != end) std::from_chars(first.ptr + 1, end, worst_ns);
+  return check_source(path, result->exit_code, median_ns, worst_ns);
+}
+
+}  // namespace
+
+int doctor_command(int argc, char** argv) {
+  CLI::App app("Check this machine: a line each, ok, slow, missing or off, with the remedy.", "blobcache doctor");
+  std::string source;
+  bool json = false;
+  app.add_option("SOURCE", source, "a directory to look at as well");
+  app.add_flag("--json", json, "for programs");
+  app.footer("Ends with 3 when something is missing.\n\nExample:\n  blobcache doctor /data/models");
+  if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
+
+  std::vector<Check> checks = check_facts(read_facts());
+  if (!source.empty()) checks.push_back(look_at_source(source));
+  fmt::print("{}", json ? render_checks_json(checks) : render_checks(checks));
+  const bool missing =
+      std::any_of(checks.begin(), checks.end(), [](const Check& c) { return c.state == State::missing; });
+  return missing ? exit_lacking : exit_done;
+}
+
+}  // namespace blobcache::cli

@@ -1,0 +1,18 @@
+// blobcache: one binary, one word per thing it does.
+#include <array>
+
+#include "cli/command.h"
+#include "cli/commands.h"
+
+int main(int argc, char** argv) {
+  using namespace blobcache::cli;
+  constexpr std::array commands{
+      Command{"mount", "show a directory through the cache", mount_command},
+      Command{"umount", "end a mount, also a dead or a hung one", umount_command},
+      Command{"stat", "what the cache knows of a file", stat_command},
+      Command{"doctor", "check this machine, and say what to change", doctor_command},
+      Command{"config", "check, show or explain the configuration", config_command},
+      Command{"version", "version, build and what this kernel offers", version_command},
+  };
+  return run_command(commands, argc, argv);
+}
