@@ -1,19 +1,20 @@
 // A queue under a mutex: a blocking call costs tens of microseconds, so a futex is not what makes it slow. Each helper
-// owns a ring of four entries for the sole purpose of MSG_RING, so that there is one way to wake a core.
-// Helpers are detached and share ownership of the queue: one that hangs in a dead file server may outlive us.
+// wakes the core with a Poster, so that there is one way to do that.
+// Helpers are detached and own the queue together with us: one that hangs in a dead file server may outlive us, and whoever
+// lets go last frees it.
 #include "ring/blocking.h"
 
-#include <cerrno>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
-#include <liburing.h>
 #include <pthread.h>
 #include <signal.h>
 
 #include "base/assert.h"
+#include "ring/poster.h"
 
 namespace blobcache {
 
@@ -24,40 +25,16 @@ struct BlockingCalls::Shared {
   List<BlockingCall> waiting;
   bool stopping = false;
   unsigned running = 0;
+  std::atomic<unsigned> owners{0};
+
+  void let_go() {
+    if (owners.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
 };
 
-namespace {
-
-void deliver(io_uring& ring, BlockingCall& call) {
-  const int target = call.home->fd();
-  const uint64_t user_data = Reactor::message_user_data(call);
-  while (true) {
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring);
-    BC_ASSERT(sqe != nullptr);
-    *sqe = io_uring_sqe{};
-    prep_msg_ring(*sqe, target, {.user_data = user_data, .result = 0});
-    int result = 0;
-    do {
-      result = io_uring_submit_and_wait(&ring, 1);
-    } while (result == -EINTR);
-    BC_ASSERT(result >= 0);
-    io_uring_cqe* cqe = nullptr;
-    BC_ASSERT(io_uring_peek_cqe(&ring, &cqe) == 0);
-    const int posted = cqe->res;
-    io_uring_cqe_seen(&ring, cqe);
-    if (posted >= 0) return;
-    // The core's CQ is full for a moment, or the core has gone: in the second case nobody waits for us.
-    if (posted != -EOVERFLOW && posted != -EAGAIN) return;
-    std::this_thread::yield();
-  }
-}
-
-}  // namespace
-
-void BlockingCalls::run_helper(std::shared_ptr<Shared> shared) {
+void BlockingCalls::run_helper(Shared* shared) {
   pthread_setname_np(pthread_self(), "bc-blocking");
-  io_uring ring{};
-  BC_ASSERT(io_uring_queue_init(4, &ring, 0) == 0);
+  Poster poster;
   std::unique_lock lock(shared->mutex);
   while (true) {
     shared->work.wait(lock, [&] { return shared->stopping || !shared->waiting.empty(); });
@@ -65,27 +42,31 @@ void BlockingCalls::run_helper(std::shared_ptr<Shared> shared) {
     if (call == nullptr) break;
     lock.unlock();
     call->run(*call);
-    deliver(ring, *call);
+    poster.post(*call->home, *call);
     lock.lock();
   }
   --shared->running;
   shared->ended.notify_all();
   lock.unlock();
-  io_uring_queue_exit(&ring);
+  shared->let_go();
 }
 
-BlockingCalls::BlockingCalls(unsigned threads) : shared_(std::make_shared<Shared>()), threads_(threads) {
+BlockingCalls::BlockingCalls(unsigned threads) : shared_(new Shared), threads_(threads) {
   // Signals belong to the main thread.
   sigset_t all{};
   sigset_t before{};
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   shared_->running = threads_;
+  shared_->owners.store(threads_ + 1, std::memory_order_relaxed);
   for (unsigned i = 0; i < threads_; ++i) std::thread(&BlockingCalls::run_helper, shared_).detach();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-BlockingCalls::~BlockingCalls() { stop(); }
+BlockingCalls::~BlockingCalls() {
+  stop();
+  shared_->let_go();
+}
 
 Result<void> BlockingCalls::begin(Reactor& home, BlockingCall& call) {
   BC_ASSERT(call.run != nullptr && call.handler != nullptr);

@@ -7,8 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-
 #include "base/list.h"
 #include "base/result.h"
 #include "ring/reactor.h"
@@ -36,8 +34,8 @@ class BlockingCalls {
 
  private:
   struct Shared;
-  static void run_helper(std::shared_ptr<Shared> shared);
-  std::shared_ptr<Shared> shared_;
+  static void run_helper(Shared* shared);
+  Shared* shared_;
   unsigned threads_;
 };
 

@@ -25,6 +25,14 @@ void Reactor::run() {
   while (!stopping_) turn(true);
 }
 
+bool Reactor::drain(uint64_t patience_ns) {
+  Timer give_up([](Timer&) {});
+  arm(give_up, patience_ns);
+  while (cqes_owed_ > 0 && give_up.armed()) turn(true);
+  if (give_up.armed()) cancel(give_up);
+  return cqes_owed_ == 0;
+}
+
 void Reactor::turn(bool may_wait) {
   int64_t timeout_ns = 0;
   if (may_wait) {

@@ -43,8 +43,11 @@ class Reactor {
   Reactor(const Reactor&) = delete;
   Reactor& operator=(const Reactor&) = delete;
 
-  // Runs turns until stop() and until no CQE is owed to anyone but Ops marked as background (FUSE fetches, listeners).
+  // Runs turns until stop().
   void run();
+  // After run(): turns until no Op is owed a CQE, for at most patience_ns. False: something still is (a hung file server),
+  // and what owns it may not be freed.
+  bool drain(uint64_t patience_ns);
   void stop() { stopping_ = true; }
   // One turn. may_wait false: handles what is there. For tests and the simulator.
   void turn(bool may_wait);

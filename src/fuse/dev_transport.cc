@@ -1,0 +1,226 @@
+// /dev/fuse through the ring. One READ is in flight per core (more, or cloned descriptors, were slower: every waiter
+// wakes; docs/KERNEL.md). A request that is answered in the turn it came in is a WRITEV linked to the next READ into the
+// same slot; one that has to wait leaves the READ to another slot, and when all slots are taken nothing is read: the
+// backpressure.
+//
+//   listening --CQE n--> serving --WRITEV~READ--> listening ...          (answered at once)
+//                           '--waits; another slot listens; WRITEV--> free
+//
+// The request is laid out as the uring transport has it: headers copied to the header page (at most 168 bytes), the body
+// stays in the payload. The reply's WRITEV gathers the out header from the header page and the body from the payload.
+// Splice was tried: vmsplice of the payload and splice to the device cost two more operations per reply and the pipe's
+// pages are copied all the same unless gifted (bench/RESULTS.md).
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "fuse/transport.h"
+#include "ring/sqe.h"
+
+namespace blobcache::fuse {
+namespace {
+
+// Bytes of the operation's own header before the body; 0 for those that are all body.
+uint32_t argument_bytes(uint32_t opcode) {
+  switch (opcode) {
+    case FUSE_FORGET: return sizeof(fuse_forget_in);
+    case FUSE_BATCH_FORGET: return sizeof(fuse_batch_forget_in);
+    case FUSE_GETATTR: return sizeof(fuse_getattr_in);
+    case FUSE_OPEN:
+    case FUSE_OPENDIR: return sizeof(fuse_open_in);
+    case FUSE_READ:
+    case FUSE_READDIR:
+    case FUSE_READDIRPLUS: return sizeof(fuse_read_in);
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR: return sizeof(fuse_release_in);
+    case FUSE_FLUSH: return sizeof(fuse_flush_in);
+    case FUSE_GETXATTR:
+    case FUSE_LISTXATTR: return sizeof(fuse_getxattr_in);
+    case FUSE_INTERRUPT: return sizeof(fuse_interrupt_in);
+    case FUSE_LSEEK: return sizeof(fuse_lseek_in);
+    case FUSE_ACCESS: return sizeof(fuse_access_in);
+    case abi::op_statx: return sizeof(abi::StatxIn);
+    default: return 0;
+  }
+}
+
+struct DevSlot : Slot {
+  // The reply's own Op: the slot's Op is the READ, and both may owe a CQE at once.
+  struct Reply : Op {
+    DevSlot* slot = nullptr;
+  } reply;
+  iovec iovecs[2];
+  bool relisten = false;  // the READ linked behind the reply goes into this slot
+  DevSlot* next_free = nullptr;
+};
+
+class DevTransport final : public Transport {
+ public:
+  DevTransport(const TransportOptions& options, std::span<const SlotMemory> memory)
+      : options_(options), slots_(std::make_unique<DevSlot[]>(memory.size())), count_(static_cast<uint32_t>(memory.size())) {
+    for (uint32_t i = 0; i < count_; ++i) {
+      DevSlot& slot = slots_[i];
+      slot.handler = &DevTransport::on_read;
+      slot.transport = this;
+      slot.header = memory[i].header;
+      slot.payload = memory[i].payload;
+      slot.payload_bytes = memory[i].payload_bytes;
+      slot.queue = memory[i].queue;
+      slot.buffer_index = memory[i].buffer_index;
+      slot.number = options_.first_slot + i;
+      slot.reply.handler = &DevTransport::on_reply;
+      slot.reply.slot = &slot;
+      BC_ASSERT(slot.payload_bytes >= abi::read_buffer_bytes_min);
+      give_back(slot);
+    }
+  }
+
+  void start() override { listen(); }
+
+  void reply(Slot& slot, uint32_t payload_bytes) override { write_reply(down(slot), 0, payload_bytes); }
+
+  void reply_error(Slot& slot, int os_errno) override {
+    BC_ASSERT(os_errno > 0);
+    write_reply(down(slot), -os_errno, 0);
+  }
+
+  void no_reply(Slot& slot) override {
+    BC_ASSERT(slot.state == SlotState::serving);
+    give_back(down(slot));
+    listen();
+  }
+
+  Slot* find_serving(uint64_t unique) override {
+    for (uint32_t i = 0; i < count_; ++i) {
+      if (slots_[i].state == SlotState::serving && slots_[i].unique == unique) return &slots_[i];
+    }
+    return nullptr;
+  }
+
+ private:
+  static DevSlot& down(Slot& slot) { return static_cast<DevSlot&>(slot); }
+  static DevTransport& of(Slot& slot) { return *static_cast<DevTransport*>(slot.transport); }
+
+  void give_back(DevSlot& slot) {
+    slot.state = SlotState::closed;
+    slot.next_free = free_;
+    free_ = &slot;
+  }
+
+  void prepare_read(DevSlot& slot) {
+    slot.state = SlotState::fetching;
+    prep_read(options_.reactor->prepare(slot), FileRef::fixed(options_.device_file), slot.payload,
+              {.offset = 0, .bytes = slot.payload_bytes});
+    listening_ = true;
+  }
+
+  void listen() {
+    if (listening_ || closing_ || free_ == nullptr) return;
+    DevSlot& slot = *free_;
+    free_ = slot.next_free;
+    prepare_read(slot);
+  }
+
+  void write_reply(DevSlot& slot, int error, uint32_t payload_bytes) {
+    BC_ASSERT(slot.state == SlotState::serving && payload_bytes <= slot.payload_bytes);
+    slot.state = SlotState::replying;
+    new (slot.header->in_out)
+        fuse_out_header{.len = static_cast<uint32_t>(sizeof(fuse_out_header)) + payload_bytes, .error = error,
+                        .unique = slot.unique};
+    slot.iovecs[0] = {slot.header->in_out, sizeof(fuse_out_header)};
+    slot.iovecs[1] = {slot.payload, payload_bytes};
+    ++replies_owed_;
+    slot.relisten = !listening_ && !closing_;
+    if (slot.relisten) options_.reactor->reserve(2);
+    Sqe& sqe = options_.reactor->prepare(slot.reply);
+    prep_writev(sqe, FileRef::fixed(options_.device_file), {slot.iovecs, payload_bytes > 0 ? size_t{2} : size_t{1}}, 0);
+    if (!slot.relisten) return;
+    link_next(sqe);
+    prepare_read(slot);
+    slot.state = SlotState::replying;
+  }
+
+  static void on_reply(Op& op, int32_t result, uint32_t) {
+    DevSlot& slot = *static_cast<DevSlot::Reply&>(op).slot;
+    DevTransport& self = of(slot);
+    --self.replies_owed_;
+    // -ENOENT: the request was aborted meanwhile; nobody waits for the answer.
+    if (result < 0 && result != -ENOENT && result != -ENODEV && result != -ECANCELED) {
+      BC_LOG(error, "fuse: a reply was refused with errno {}", -result);
+    }
+    if (slot.relisten) {
+      // The READ of this slot follows or has already been cancelled; its own CQE says which.
+      if (slot.state == SlotState::replying) slot.state = SlotState::fetching;
+    } else {
+      self.give_back(slot);
+      self.listen();
+    }
+    self.close_if_idle();
+  }
+
+  static void on_read(Op& op, int32_t result, uint32_t) {
+    DevSlot& slot = down(static_cast<Slot&>(op));
+    DevTransport& self = of(slot);
+    self.listening_ = false;
+    if (result > 0) [[likely]] {
+      self.on_request(slot, static_cast<uint32_t>(result));
+      self.listen();
+      return;
+    }
+    self.give_back(slot);
+    // -ECANCELED: the reply before it in the chain was refused. -ENOENT: the request was taken back while we read it.
+    if (result == -EAGAIN || result == -EINTR || result == -ECANCELED || result == -ENOENT) {
+      self.listen();
+      return;
+    }
+    if (result != -ENODEV && result != -ECONNABORTED && result != 0) {
+      BC_LOG(error, "fuse: reading requests failed with errno {}", -result);
+    }
+    self.closing_ = true;
+    self.close_if_idle();
+  }
+
+  void on_request(DevSlot& slot, uint32_t bytes) {
+    BC_ASSERT(bytes >= sizeof(fuse_in_header));
+    std::memcpy(slot.header->in_out, slot.payload, sizeof(fuse_in_header));
+    const uint32_t header_bytes = argument_bytes(slot.in().opcode);
+    const uint32_t body_offset = static_cast<uint32_t>(sizeof(fuse_in_header)) + header_bytes;
+    slot.state = SlotState::serving;
+    slot.unique = slot.in().unique;
+    if (bytes < body_offset || slot.in().len != bytes) {
+      BC_LOG(error, "fuse: a request of opcode {} has {} bytes, which is not what this protocol says", slot.in().opcode,
+             bytes);
+      reply_error(slot, EIO);
+      return;
+    }
+    std::memcpy(slot.header->op_in, slot.payload + sizeof(fuse_in_header), header_bytes);
+    slot.body = slot.payload + body_offset;
+    slot.body_bytes = bytes - body_offset;
+    options_.handler->on_request(slot);
+  }
+
+  void close_if_idle() {
+    if (!closing_ || closed_ || replies_owed_ > 0 || listening_) return;
+    closed_ = true;
+    options_.handler->on_closed();
+  }
+
+  const TransportOptions options_;
+  std::unique_ptr<DevSlot[]> slots_;
+  uint32_t count_;
+  DevSlot* free_ = nullptr;
+  uint32_t replies_owed_ = 0;
+  bool listening_ = false;
+  bool closing_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> create_dev_transport(const TransportOptions& options, std::span<const SlotMemory> memory) {
+  return std::make_unique<DevTransport>(options, memory);
+}
+
+}  // namespace blobcache::fuse

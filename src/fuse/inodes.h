@@ -1,0 +1,99 @@
+// Inodes: what the kernel's node ids stand for.
+//   Owner     a volume.   Thread  any core; one lock, held for a few dozen instructions
+//   Lifetime  the records lie in memfds at fixed addresses and outlive the process (layout below, recovery by scanning)
+//   Identity  a directory is stable by its path; anything else is one object version, so its attributes and bytes never
+//             change and nothing in the kernel's caches ever needs to be invalidated. A new version is a new node id.
+//   Counts    acquire() is one LOOKUP answered; the kernel's FORGET takes lookups back; a node lives while it has any.
+//   Limits    nodes_max, from the memory plan; beyond it acquire() says full
+//   Invariant a record is live exactly when `state` says so; it is written last when a node is made and first when it ends
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/file_info.h"
+#include "base/memory.h"
+#include "base/result.h"
+#include "base/spinlock.h"
+
+namespace blobcache::fuse {
+
+using NodeId = uint64_t;
+inline constexpr NodeId root_node = 1;
+
+// A copy of one node; keeps nothing locked.
+struct Node {
+  NodeId id = 0;
+  std::string key;
+  FileInfo info;
+  uint64_t attributes_at_ns = 0;  // when the origin last told them
+  bool cache_tainted = false;     // pages of a young version may lie in the kernel's cache: the next open drops them
+};
+
+class Inodes {
+ public:
+  struct Options {
+    unsigned volume = 0;
+    uint32_t nodes_max = 0;
+  };
+  Inodes() = default;
+  ~Inodes();
+  Inodes(const Inodes&) = delete;
+  Inodes& operator=(const Inodes&) = delete;
+
+  // Makes the root, node 1, from what the origin says of "". Errors: again.
+  Result<void> create(const Options& options, const FileInfo& root, uint64_t now_ns);
+
+  // The node of what a lookup found, with one lookup more; its key becomes this one (a renamed or linked file is found by
+  // its newest name). Errors: full.
+  Result<NodeId> acquire(std::string_view key, const FileInfo& info, uint64_t now_ns);
+  void forget(NodeId id, uint64_t lookups);
+
+  // False: no such node.
+  bool get(NodeId id, Node& out);
+  // New attributes of a directory (its identity is its path).
+  void update_directory(NodeId id, const FileInfo& info, uint64_t now_ns);
+  // Says that pages of a young version will be in the page cache from now on; returns whether they already may be.
+  bool exchange_tainted(NodeId id, bool tainted);
+
+  uint32_t count();
+  static uint64_t bytes_per_node();
+
+ private:
+  struct Record;
+  struct Header;
+  static constexpr uint32_t none = ~0u;
+
+  Record& record(uint32_t index);
+  Record* find_live(NodeId id);
+  uint32_t find_by_identity(uint64_t hash, std::string_view key, const FileInfo& info);
+  uint32_t bucket_of(uint64_t hash) const;
+  void insert_hash(uint32_t index);
+  void remove_hash(uint32_t index);
+  void split_bucket();
+  uint32_t take_record();
+  bool set_key(Record& record, std::string_view key);
+  std::string_view key_of(const Record& record) const;
+  void free_key(Record& record);
+  void fill(Record& record, const FileInfo& info, uint64_t now_ns);
+
+  Spinlock lock_;
+  Options options_;
+  SharedRegion records_;
+  SharedRegion keys_;
+  uint32_t records_used_ = 0;  // high-water mark
+  uint32_t live_ = 0;
+  uint32_t free_records_ = none;  // through Record::hash_next
+  uint64_t keys_used_ = 0;
+  static constexpr unsigned key_classes = 8;   // 32, 64, ... 4096 bytes
+  uint64_t free_keys_[key_classes] = {};       // offset + 1 of the first free string of a class; linked in place
+  // Linear hashing: grows by one bucket per insertion, so that no insertion ever stops for a rehash.
+  uint32_t* buckets_ = nullptr;
+  size_t buckets_reserved_ = 0;
+  uint32_t bucket_count_ = 0;
+  uint32_t bucket_mask_ = 0;
+};
+
+}  // namespace blobcache::fuse

@@ -1,0 +1,91 @@
+#include "node/control.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "ring/errno.h"
+
+namespace blobcache::node {
+namespace {
+
+constexpr int patience_ms = 1000;
+
+bool fill_address(const std::string& path, sockaddr_un& address) {
+  address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return false;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return true;
+}
+
+// A socket file without a listener is left over from a killed process.
+bool somebody_listens(const sockaddr_un& address) {
+  const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (probe < 0) return false;
+  const bool answered = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN;
+  ::close(probe);
+  return answered;
+}
+
+}  // namespace
+
+Result<void> Control::open(const std::string& path) {
+  sockaddr_un address{};
+  if (!fill_address(path, address)) return fail(Code::invalid, ENAMETOOLONG);
+  if (somebody_listens(address)) return fail(Code::again, EADDRINUSE);
+  unlink(path.c_str());
+  fd_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd_ < 0) return std::unexpected(error_from_errno(errno));
+  const mode_t before = umask(0117);
+  const int bound = bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int bind_errno = errno;
+  umask(before);
+  if (bound != 0 || listen(fd_, 16) != 0) {
+    const int os_errno = bound != 0 ? bind_errno : errno;
+    ::close(fd_);
+    fd_ = -1;
+    return std::unexpected(error_from_errno(os_errno));
+  }
+  path_ = path;
+  return {};
+}
+
+void Control::close() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  fd_ = -1;
+  unlink(path_.c_str());
+}
+
+void Control::on_readable() {
+  const int caller = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC);
+  if (caller < 0) return;
+  pollfd waiting{.fd = caller, .events = POLLIN, .revents = 0};
+  char line[128];
+  ssize_t bytes = 0;
+  if (poll(&waiting, 1, patience_ms) == 1) bytes = recv(caller, line, sizeof line - 1, MSG_DONTWAIT);
+  if (bytes > 0) {
+    std::string word(line, static_cast<size_t>(bytes));
+    word.resize(word.find_first_of("\r\n ") == std::string::npos ? word.size() : word.find_first_of("\r\n "));
+    const auto command = commands_.find(word);
+    const std::string answer = command != commands_.end() ? command->second() : "error: unknown command\n";
+    const timeval timeout{.tv_sec = 1, .tv_usec = 0};
+    setsockopt(caller, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
+    size_t sent = 0;
+    while (sent < answer.size()) {
+      const ssize_t n = send(caller, answer.data() + sent, answer.size() - sent, MSG_NOSIGNAL);
+      if (n <= 0) break;
+      sent += static_cast<size_t>(n);
+    }
+  }
+  ::close(caller);
+}
+
+}  // namespace blobcache::node

@@ -1,0 +1,36 @@
+// Control: the socket on which other commands reach a running node: one line in, one answer out.
+//   ping    -> "pong PID\n", once every core has answered a message
+//   status  -> one JSON object
+//   stop    -> "ok\n", and the node drains
+//   Owner     Node.   Thread  the main thread; it polls fd() and calls on_readable()
+//   Path      as base/state_paths.h says; mode 0660
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "base/result.h"
+
+namespace blobcache::node {
+
+class Control {
+ public:
+  using Command = std::function<std::string()>;
+
+  ~Control() { close(); }
+  // Errors: what bind said; again when another live process listens there.
+  Result<void> open(const std::string& path);
+  void close();
+  int fd() const { return fd_; }
+  void add(const std::string& word, Command command) { commands_[word] = std::move(command); }
+  // Accepts one caller and serves it; a caller that says nothing for a second is dropped.
+  void on_readable();
+
+ private:
+  int fd_ = -1;
+  std::string path_;
+  std::map<std::string, Command> commands_;
+};
+
+}  // namespace blobcache::node

@@ -1,0 +1,91 @@
+// Core: one thread, one ring, one of everything.
+//   Owner     Node
+//   Thread    start() and join() on the main thread; everything else on its own
+//   Lifetime  start() -> ready() -> go() -> (all volumes idle) -> stop() -> join()
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <semaphore>
+#include <thread>
+#include <vector>
+
+#include "base/epoch.h"
+#include "node/plan.h"
+#include "ring/reactor.h"
+#include "ring/poster.h"
+#include "serve/volume_server.h"
+
+namespace blobcache::node {
+
+// What all cores share; outlives them.
+struct SharedState {
+  Epochs epochs;
+  std::unique_ptr<MemoryTier> memory;
+  std::span<std::byte> arena;
+  std::vector<std::unique_ptr<serve::Volume>> volumes;
+};
+
+class Core {
+ public:
+  struct Options {
+    unsigned number = 0;
+    const Plan* plan = nullptr;
+    const Machine* machine = nullptr;
+    SharedState* shared = nullptr;
+    // One volume on this core has no connection and no task any more. Called on the core's thread.
+    std::function<void()> on_volume_idle;
+    const std::vector<std::unique_ptr<Core>>* cores = nullptr;  // all of them, this one too
+  };
+  explicit Core(Options options);
+  ~Core();
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+
+  void start();
+  // Waits until the ring and its tables stand. Errors: what the kernel refused.
+  Result<void> wait_ready();
+  // Lets it take requests.
+  void go();
+  // The thread ends after this turn, and after what it is owed (bounded); null: it was never told to go.
+  void stop(Poster* poster);
+  // False: a hung origin still owes completions, so nothing that they point to may be freed.
+  bool join();
+
+  Reactor& reactor() { return *reactor_; }
+  bool registered_buffers() const { return registered_buffers_; }
+  const serve::Counters& counters(unsigned volume) const;
+
+ private:
+  struct OnVolume;
+  struct StopMessage;
+
+  void run();
+  Result<void> set_up();
+  Result<void> register_memory();
+  void make_servers();
+  void pin_to_cpus();
+  bool owns_queue(uint32_t queue) const { return queue % options_.plan->cores == options_.number; }
+
+  const Options options_;
+  std::thread thread_;
+  std::unique_ptr<Reactor> reactor_;
+  std::vector<std::unique_ptr<OnVolume>> volumes_;
+  std::unique_ptr<StopMessage> stop_message_;
+  Result<void> set_up_result_;
+  std::binary_semaphore ready_{0};
+  std::binary_semaphore go_{0};
+  bool registered_buffers_ = false;
+  bool drained_ = true;
+  bool aborted_ = false;
+};
+
+// Where the volume's /dev/fuse lies in each ring's table of files.
+inline constexpr unsigned device_file(unsigned volume) { return volume; }
+// Where the arena and the entries lie in each ring's table of buffers.
+unsigned arena_buffer(size_t offset);
+unsigned entries_buffer(size_t arena_bytes, unsigned volume);
+
+}  // namespace blobcache::node

@@ -1,0 +1,152 @@
+// The plan. What is fixed comes first (code, rings, FUSE entries, inode share), the arena gets the rest in units of 4 MiB.
+//
+//   per core     ring: SQ 1024 x 128 B, CQ 8192 x 16 B, tables            about 0.4 MiB of kernel memory
+//                requests: slots x (8 KiB task stack + plan)               about 0.3 MiB for 32 slots
+//   per volume   entries: queues x entries x (4 KiB + max_request)
+//   per frame    128 B of descriptor and index for each 64 KiB of arena: 0.2 %
+#include "node/plan.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/memory.h"
+#include "base/units.h"
+#include "fuse/inodes.h"
+#include "fuse/session.h"
+
+namespace blobcache::node {
+namespace {
+
+using limits::GiB;
+using limits::KiB;
+using limits::MiB;
+
+constexpr uint64_t base_process_bytes = 20 * MiB;
+constexpr uint64_t ring_kernel_bytes = 512 * KiB;
+constexpr uint64_t request_bytes = 16 * KiB;
+constexpr uint64_t frame_descriptor_bytes = 160;
+constexpr uint64_t arena_bytes_min = 4 * limits::chunk_frame_bytes;
+constexpr uint32_t inodes_min = 4096;
+
+// "0-1", "0,2-5": the number of CPUs that the kernel may ever bring up.
+uint32_t count_possible_cpus() {
+  std::ifstream file("/sys/devices/system/cpu/possible");
+  std::string text;
+  uint32_t highest = 0;
+  if (file >> text) {
+    const size_t last = text.find_last_of("-,");
+    highest = static_cast<uint32_t>(std::strtoul(text.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  } else {
+    highest = static_cast<uint32_t>(sysconf(_SC_NPROCESSORS_CONF)) - 1;
+  }
+  return highest + 1;
+}
+
+uint32_t choose_cores(const Config& config, const Machine& machine) {
+  const auto usable = static_cast<uint32_t>(machine.allowed_cpus.size());
+  if (config.node.cores > 0) return std::min({config.node.cores, usable, uint32_t{limits::cores_max}});
+  if (usable <= 8) return usable;
+  return std::min(std::max(8u, usable / 8), uint32_t{limits::cores_max});
+}
+
+void choose_transport(const Config& config, const Machine& machine, Plan& plan) {
+  plan.uring = config.fuse.transport != Transport::dev;
+  if (plan.uring && !machine.uring_fuse) {
+    plan.uring = false;
+    plan.why_not_uring = "fuse.enable_uring is off (echo 1 > /sys/module/fuse/parameters/enable_uring, Linux 6.14)";
+  }
+  const auto request = static_cast<uint32_t>(
+      std::min<uint64_t>(config.fuse.max_request_bytes, machine.kernel_max_request_bytes));
+  if (plan.uring) {
+    plan.entries = fuse::plan_entries(machine.possible_cpus, request, config.fuse.queue_memory_bytes);
+    if (plan.entries.entries_per_queue > 0) return;
+    plan.uring = false;
+    plan.why_not_uring = fmt::format("fuse.queue_memory = {} is too small for {} queues",
+                                     format_bytes(config.fuse.queue_memory_bytes), machine.possible_cpus);
+  }
+  plan.entries = fuse::plan_entries(plan.cores, request, config.fuse.queue_memory_bytes);
+}
+
+}  // namespace
+
+Machine look_at_machine() {
+  Machine machine;
+  machine.possible_cpus = count_possible_cpus();
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    for (unsigned cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &set)) machine.allowed_cpus.push_back(cpu);
+    }
+  }
+  if (machine.allowed_cpus.empty()) machine.allowed_cpus.push_back(0);
+  machine.memory_bytes = memory_available_bytes();
+  machine.kernel_max_request_bytes = fuse::kernel_max_request_bytes();
+  machine.uring_fuse = fuse::uring_fuse_enabled();
+  return machine;
+}
+
+Result<Plan> make_plan(const Config& config, const Machine& machine, std::string* message_out) {
+  Plan plan;
+  plan.cores = choose_cores(config, machine);
+  plan.limit_bytes = config.memory.limit.resolve(machine.memory_bytes);
+  // The entries may take a quarter of a small limit at most, whatever fuse.queue_memory says.
+  Config within = config;
+  within.fuse.queue_memory_bytes = std::min<uint64_t>(config.fuse.queue_memory_bytes, plan.limit_bytes / 4);
+  choose_transport(within, machine, plan);
+  const auto volumes = static_cast<uint32_t>(config.volumes.size());
+  if (plan.entries.entries_per_queue == 0) {
+    *message_out = fmt::format(
+        "fuse.queue_memory = {} and memory.limit = {} leave no room for FUSE requests of 128KiB; raise them",
+        format_bytes(config.fuse.queue_memory_bytes), format_bytes(plan.limit_bytes));
+    return fail(Code::full);
+  }
+  plan.slots_per_core = plan.uring ? 0 : plan.entries.entries_per_queue;
+  plan.entries_bytes = volumes * plan.entries.total_bytes();
+  const uint64_t slots = uint64_t{volumes} * plan.entries.queues * plan.entries.entries_per_queue;
+  plan.base_bytes = base_process_bytes + slots * request_bytes;
+  plan.kernel_bytes = plan.cores * ring_kernel_bytes;
+  const uint64_t node_bytes = fuse::Inodes::bytes_per_node();
+  plan.inodes_bytes = std::max<uint64_t>(plan.limit_bytes / 16, uint64_t{volumes} * inodes_min * node_bytes);
+  plan.inodes_max = static_cast<uint32_t>(plan.inodes_bytes / volumes / node_bytes);
+
+  const uint64_t fixed = plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes;
+  const uint64_t rest = plan.limit_bytes > fixed ? plan.limit_bytes - fixed : 0;
+  const uint64_t arena = rest / (limits::block_bytes + frame_descriptor_bytes) * limits::block_bytes;
+  plan.arena_bytes = arena / limits::chunk_frame_bytes * limits::chunk_frame_bytes;
+  plan.descriptors_bytes = plan.arena_bytes / limits::block_bytes * frame_descriptor_bytes;
+  if (plan.arena_bytes < arena_bytes_min) {
+    *message_out = fmt::format(
+        "memory.limit = {} is too small: {} are fixed (requests {}, inodes {}, program and rings {}) and the memory tier "
+        "needs {}; give at least {}",
+        format_bytes_short(plan.limit_bytes), format_bytes_short(fixed), format_bytes_short(plan.entries_bytes),
+        format_bytes_short(plan.inodes_bytes), format_bytes_short(plan.base_bytes + plan.kernel_bytes),
+        format_bytes_short(arena_bytes_min), format_bytes_short((fixed + arena_bytes_min) * 5 / 4));
+    return fail(Code::full);
+  }
+  return plan;
+}
+
+std::string describe(const Plan& plan) {
+  const auto row = [](std::string_view what, uint64_t bytes, std::string_view note) {
+    return fmt::format("  {:<22} {:>10}  {}\n", what, format_bytes_short(bytes), note);
+  };
+  std::string text = fmt::format("memory plan ({} of limit, {} cores, {} transport)\n",
+                                 format_bytes_short(plan.limit_bytes), plan.cores, plan.uring ? "uring" : "dev");
+  text += row("L0 arena", plan.arena_bytes, "");
+  text += row("L0 descriptors", plan.descriptors_bytes, "");
+  text += row("FUSE requests", plan.entries_bytes,
+              fmt::format("{} queues x {} entries x {}", plan.entries.queues, plan.entries.entries_per_queue,
+                          format_bytes_short(plan.entries.payload_bytes)));
+  text += row("inodes", plan.inodes_bytes, fmt::format("at most {} a volume", plan.inodes_max));
+  text += row("program", plan.base_bytes, "");
+  text += row("kernel (rings)", plan.kernel_bytes, "");
+  return text;
+}
+
+}  // namespace blobcache::node

@@ -1,0 +1,31 @@
+// Counters: what a core did for one volume. Added to by that core only, read by the status and metrics.
+#pragma once
+
+#include <array>
+
+#include "base/counter.h"
+
+namespace blobcache::serve {
+
+// Where replied bytes came from.
+enum class Tier : uint8_t { memory, disk, peer, origin };
+inline constexpr unsigned tier_count = 4;
+
+// Where an error was handled; the names are in counters.cc's table and in the metrics.
+enum class ErrorPlace : uint8_t { lookup, open, read, list, readlink, statfs, load, reply };
+inline constexpr unsigned error_place_count = 8;
+
+struct Counters {
+  static constexpr unsigned opcodes = 64;
+  std::array<Counter, opcodes> requests;
+  std::array<Counter, tier_count> bytes;
+  Counter reads;
+  Counter memory_hits;
+  Counter origin_reads;
+  Counter origin_bytes;
+  Counter interrupts;
+  Counter deadlines;
+  std::array<Counter, error_place_count> errors;
+};
+
+}  // namespace blobcache::serve

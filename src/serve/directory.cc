@@ -1,0 +1,129 @@
+// Listings. The origin gives entries in batches from a cookie; what did not fit into one reply waits in the handle for the
+// next READDIR. The cookie of an entry is the origin's own (telldir survives), so a reader that seeks just asks there.
+//
+// READDIRPLUS is one lookup an entry, and the kernel holds each node until it forgets it: near the limit of nodes entries
+// go out without attributes, as READDIR would have them.
+#include <cerrno>
+#include <cstring>
+
+#include <sys/stat.h>
+
+#include "fuse/reply.h"
+#include "serve/calls.h"
+
+namespace blobcache::serve {
+namespace {
+
+constexpr uint32_t entries_per_batch = 1024;
+constexpr uint32_t entries_per_batch_with_info = 256;
+
+uint32_t padded(size_t bytes) { return static_cast<uint32_t>((bytes + 7) & ~size_t{7}); }
+
+bool is_dot(const std::string& name) { return name == "." || name == ".."; }
+
+}  // namespace
+
+void VolumeServer::dispose(Pending<ListCall>& call) {
+  // Abandoned: the handle that it listed for waits until now for its release.
+  Handle* handle = volume().handles.get(call.handle_id);
+  if (handle != nullptr) {
+    handle->listing = false;
+    release_handle(*handle);
+  }
+  lists_.release(call);
+}
+
+uint32_t VolumeServer::encode_entries(Handle& handle, std::byte* to, uint32_t bytes_max, bool plus) {
+  Volume& its = volume();
+  uint32_t used = 0;
+  while (handle.entries_told < handle.entries.size()) {
+    DirectoryEntry& entry = handle.entries[handle.entries_told];
+    const uint32_t head = plus ? sizeof(fuse_direntplus) : sizeof(fuse_dirent);
+    const uint32_t bytes = padded(head + entry.name.size());
+    if (used + bytes > bytes_max) break;
+    std::memset(to + used, 0, bytes);
+    auto* dirent = reinterpret_cast<fuse_dirent*>(to + used);
+    if (plus) {
+      auto* both = reinterpret_cast<fuse_direntplus*>(to + used);
+      dirent = &both->dirent;
+      if (entry.has_info && !is_dot(entry.name)) {
+        const std::string key = handle.key.empty() ? entry.name : handle.key + "/" + entry.name;
+        // Too many nodes: the entry goes without attributes, and the kernel will look it up if it wants them.
+        if (const Result<fuse::NodeId> id = its.inodes.acquire(key, entry.info, now_ns()); id) {
+          const fuse::Timeout entry_time = fuse::timeout_of_ns(its.fuse_config.entry_timeout_ns);
+          const fuse::Timeout attr_time = fuse::timeout_of_ns(its.fuse_config.attr_timeout_ns);
+          both->entry_out.nodeid = *id;
+          both->entry_out.entry_valid = entry_time.seconds;
+          both->entry_out.entry_valid_nsec = entry_time.nanoseconds;
+          both->entry_out.attr_valid = attr_time.seconds;
+          both->entry_out.attr_valid_nsec = attr_time.nanoseconds;
+          fuse::fill_attributes(entry.info.attributes, both->entry_out.attr);
+        }
+      }
+    }
+    dirent->ino = entry.ino;
+    dirent->off = entry.next_offset;
+    dirent->namelen = static_cast<uint32_t>(entry.name.size());
+    dirent->type = entry.type;
+    std::memcpy(reinterpret_cast<std::byte*>(dirent) + sizeof(fuse_dirent), entry.name.data(), entry.name.size());
+    used += bytes;
+    handle.entries_from = entry.next_offset;
+    ++handle.entries_told;
+  }
+  return used;
+}
+
+Task VolumeServer::read_directory(TaskStack&, Request& request, bool plus) {
+  VolumeServer& server = *request.server;
+  Volume& volume = server.volume();
+  const fuse_read_in in = request.slot->argument<fuse_read_in>();
+  Handle* handle = volume.handles.get(in.fh);
+  Pending<ListCall>* call = nullptr;
+  if (handle == nullptr || handle->listing) {
+    // A second listing of one handle meets a first that was interrupted and still hangs at the origin.
+    server.reply_error(request, handle == nullptr ? EBADF : EBUSY);
+    co_return server.finish(request);
+  }
+  if (handle->entries_told < handle->entries.size() && handle->entries_from == in.offset &&
+      handle->entries_have_info == plus) {
+    server.reply(request, server.encode_entries(*handle, request.slot->payload,
+                                                std::min(in.size, request.slot->payload_bytes), plus));
+    co_return server.finish(request);
+  }
+  call = server.take_call(server.lists_, request);
+  if (call == nullptr) {
+    server.reply_failure(request, ErrorPlace::list, Error{Code::again}, handle->key);
+    co_return server.finish(request);
+  }
+  call->key = handle->key;
+  call->fd = handle->origin_fd;
+  call->offset = in.offset;
+  call->with_info = plus;
+  call->entries_max = plus ? entries_per_batch_with_info : entries_per_batch;
+  call->entries.clear();
+  call->handle_id = in.fh;
+  handle->listing = true;
+  volume.handles.reference(*handle);
+  volume.origin->begin_list(server.reactor(), *call);
+  co_await request.event;
+  if (!call_ended(request, *call)) {
+    server.reply_given_up(request, ErrorPlace::list, handle->key);
+    co_return server.finish(request);
+  }
+  handle->listing = false;
+  if (call->failed) {
+    server.reply_failure(request, ErrorPlace::list, call->error, handle->key);
+  } else {
+    std::swap(handle->entries, call->entries);
+    handle->entries_told = 0;
+    handle->entries_from = in.offset;
+    handle->entries_have_info = plus;
+    server.reply(request, server.encode_entries(*handle, request.slot->payload,
+                                                std::min(in.size, request.slot->payload_bytes), plus));
+  }
+  server.release_handle(*handle);
+  server.put_call(server.lists_, *call);
+  server.finish(request);
+}
+
+}  // namespace blobcache::serve

@@ -1,0 +1,184 @@
+// FUSE opcode -> handler. Requests that need nothing but memory are answered here and now by plain functions; the rest
+// become tasks. What writes gets EROFS (the mount is read-only, so the kernel rarely asks), what we do not know ENOSYS,
+// which the kernel remembers and does not ask again.
+#include <cerrno>
+
+#include "base/log.h"
+#include "fuse/reply.h"
+#include "serve/volume_server.h"
+
+namespace blobcache::serve {
+namespace {
+
+// Reads in flight at the origin on each core; the rest queue. A hung file server may hold as many io_uring workers.
+unsigned running_max(const VolumeServer::Options& options) {
+  const unsigned share = options.volume->origin_config.connections / options.cores;
+  return share < 4 ? 4 : share;
+}
+
+uint32_t calls_max(uint32_t slots) { return slots + 64; }
+
+}  // namespace
+
+VolumeServer::VolumeServer(const Options& options)
+    : options_(options),
+      requests_(std::make_unique<Request[]>(options.slots)),
+      room_timer_(&VolumeServer::on_room_timer),
+      loads_(options.slots * 2 + 2 * Plan::spans_max),
+      loads_running_max_(running_max(options)),
+      lookups_(calls_max(options.slots)),
+      opens_(calls_max(options.slots)),
+      lists_(calls_max(options.slots)),
+      readlinks_(calls_max(options.slots)),
+      statfss_(calls_max(options.slots)),
+      transports_open_(options.transports) {
+  room_timer_.server = this;
+  for (uint32_t i = 0; i < options_.slots; ++i) {
+    requests_[i].server = this;
+    requests_[i].deadline.request = &requests_[i];
+  }
+}
+
+VolumeServer::~VolumeServer() { BC_ASSERT(tasks_running_ == 0); }
+
+void VolumeServer::on_request(fuse::Slot& slot) {
+  const uint32_t opcode = slot.in().opcode;
+  counters_.requests[opcode < Counters::opcodes ? opcode : 0].add(1);
+  Request& request = requests_[slot.number];
+  request.slot = &slot;
+  if (opcode == FUSE_READ) [[likely]] {
+    read(request);
+    return;
+  }
+  dispatch(request, opcode);
+}
+
+void VolumeServer::dispatch(Request& request, uint32_t opcode) {
+  switch (opcode) {
+    case FUSE_FORGET: return on_forget(*request.slot);
+    case FUSE_BATCH_FORGET: return on_batch_forget(*request.slot);
+    case FUSE_INTERRUPT: return on_interrupt(*request.slot);
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR: return release(request);
+    case FUSE_LSEEK: return seek(request);
+    case FUSE_GETXATTR: return get_xattr(request);
+    case FUSE_LISTXATTR: return list_xattr(request);
+    case FUSE_DESTROY: return reply(request, 0);
+    case FUSE_SETATTR:
+    case FUSE_SYMLINK:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_LINK:
+    case FUSE_WRITE:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_CREATE:
+    case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE: return reply_error(request, EROFS);
+    default: return dispatch_meta(request, opcode);
+  }
+}
+
+void VolumeServer::dispatch_meta(Request& request, uint32_t opcode) {
+  switch (opcode) {
+    case FUSE_LOOKUP: return begin(request, lookup(request.stack, request));
+    case FUSE_GETATTR:
+    case abi::op_statx: return begin(request, get_attributes(request.stack, request));
+    case FUSE_OPEN:
+    case FUSE_OPENDIR: return begin(request, open(request.stack, request));
+    case FUSE_READLINK: return begin(request, read_link(request.stack, request));
+    case FUSE_STATFS: return begin(request, statfs(request.stack, request));
+    case FUSE_READDIR: return begin(request, read_directory(request.stack, request, false));
+    case FUSE_READDIRPLUS: return begin(request, read_directory(request.stack, request, true));
+    default: return reply_error(request, ENOSYS);
+  }
+}
+
+void VolumeServer::begin(Request& request, Task task) {
+  ++tasks_running_;
+  request.interrupted = false;
+  request.timed_out = false;
+  request.event.reset();
+  reactor().arm(request.deadline, volume().origin_config.deadline_ns);
+  std::move(task).begin();
+}
+
+// Every task calls this last, after its reply.
+void VolumeServer::finish(Request& request) {
+  BC_ASSERT(request.cancel_wait == nullptr && tasks_running_ > 0);
+  if (request.deadline.armed()) reactor().cancel(request.deadline);
+  --tasks_running_;
+  become_idle_if_done();
+}
+
+void VolumeServer::reply_failure(Request& request, ErrorPlace place, const Error& error, std::string_view key) {
+  counters_.errors[static_cast<unsigned>(place)].add(1);
+  const int os_errno = fuse::errno_of(error);
+  if (os_errno == EIO) {
+    BC_LOG(warn, "{}: {} of '{}' failed: {} (errno {})", volume().config.name, request.slot->in().opcode, key,
+           code_name(error.code), error.os_errno);
+  }
+  reply_error(request, os_errno);
+}
+
+void VolumeServer::reply_given_up(Request& request, ErrorPlace place, std::string_view key) {
+  counters_.errors[static_cast<unsigned>(place)].add(1);
+  if (request.interrupted) {
+    counters_.interrupts.add(1);
+    reply_error(request, EINTR);
+    return;
+  }
+  counters_.deadlines.add(1);
+  BC_LOG(warn, "{}: the origin did not answer for '{}' within the deadline (origin.deadline); the reader gets EIO",
+         volume().config.name, key);
+  reply_error(request, EIO);
+}
+
+void VolumeServer::on_forget(fuse::Slot& slot) {
+  volume().inodes.forget(slot.in().nodeid, slot.argument<fuse_forget_in>().nlookup);
+  slot.transport->no_reply(slot);
+}
+
+void VolumeServer::on_batch_forget(fuse::Slot& slot) {
+  const uint32_t fitting = slot.body_bytes / static_cast<uint32_t>(sizeof(fuse_forget_one));
+  const uint32_t count = slot.argument<fuse_batch_forget_in>().count;
+  const auto* ones = reinterpret_cast<const fuse_forget_one*>(slot.body);
+  for (uint32_t i = 0; i < count && i < fitting; ++i) volume().inodes.forget(ones[i].nodeid, ones[i].nlookup);
+  slot.transport->no_reply(slot);
+}
+
+void VolumeServer::on_interrupt(fuse::Slot& slot) {
+  const uint64_t unique = slot.argument<fuse_interrupt_in>().unique;
+  slot.transport->no_reply(slot);
+  options_.interrupts->broadcast_interrupt(unique);
+}
+
+bool VolumeServer::interrupt(uint64_t unique, fuse::Transport& transport) {
+  fuse::Slot* slot = transport.find_serving(unique);
+  if (slot == nullptr) return false;
+  requests_[slot->number].interrupt();
+  return true;
+}
+
+void VolumeServer::on_closed() {
+  BC_ASSERT(transports_open_ > 0);
+  --transports_open_;
+  if (transports_open_ > 0) return;
+  // Nobody waits for the answers any more; let the tasks that wait for a slow origin end now.
+  for (uint32_t i = 0; i < options_.slots; ++i) {
+    if (requests_[i].cancel_wait != nullptr) requests_[i].interrupt();
+  }
+  become_idle_if_done();
+}
+
+void VolumeServer::become_idle_if_done() {
+  if (transports_open_ > 0 || tasks_running_ > 0 || options_.on_idle == nullptr) return;
+  if (room_timer_.armed()) reactor().cancel(room_timer_);
+  options_.on_idle(*this, options_.on_idle_context);
+}
+
+}  // namespace blobcache::serve

@@ -1,0 +1,112 @@
+// The read path.
+//
+//   READ --all valid in L0--> copy, commit                                  same turn, plain function, no allocation
+//     '--else--> read_miss: plan (pin frames, claim blocks nobody loads) --> loads --> wait --> copy, commit
+//
+// A reader waits for its own blocks only. Whoever comes second for a block waits for the first one's load. An interrupt or
+// the deadline ends the wait, never the load: what is under way is worth having, and its memory is the frame's, not ours.
+#include <algorithm>
+#include <cerrno>
+
+#include "base/log.h"
+#include "serve/volume_server.h"
+
+namespace blobcache::serve {
+
+void VolumeServer::read(Request& request) {
+  fuse::Slot& slot = *request.slot;
+  const auto& in = slot.argument<fuse_read_in>();
+  Handle* handle = volume().handles.get(in.fh);
+  if (handle == nullptr) [[unlikely]] {
+    return reply_error(request, EBADF);
+  }
+  counters_.reads.add(1);
+  if (in.offset >= handle->object_bytes) return reply(request, 0);
+  const uint64_t rest = handle->object_bytes - in.offset;
+  const ReadRange range{.offset = in.offset,
+                        .bytes = static_cast<uint32_t>(std::min<uint64_t>(rest, in.size))};
+  if (range.bytes == 0) return reply(request, 0);
+  // A short answer would be taken for the end of the file, and the rest for zeros.
+  if (range.bytes > slot.payload_bytes) return reply_error(request, EIO);
+  if (volume().memory->try_copy(handle->object, range.offset, range.bytes, slot.payload, now_s())) [[likely]] {
+    counters_.memory_hits.add(1);
+    return reply_read(request, *handle, range, Tier::memory);
+  }
+  volume().handles.reference(*handle);
+  begin(request, read_miss(request.stack, request, *handle, range));
+}
+
+void VolumeServer::reply_read(Request& request, Handle& handle, ReadRange range, Tier tier) {
+  counters_.bytes[static_cast<unsigned>(tier)].add(range.bytes);
+  const uint64_t end = range.offset + range.bytes;
+  handle.expected_offset.store(end, std::memory_order_relaxed);
+  // The kernel keeps what a buffered scan has read: ours may go first when room is needed.
+  if (handle.buffered && range.offset / limits::chunk_frame_bytes != end / limits::chunk_frame_bytes) {
+    volume().memory->demote(handle.object, range.offset);
+  }
+  reply(request, range.bytes);
+}
+
+// Small files and random reads take 64 KiB frames, scans whole chunks.
+FrameKind VolumeServer::kind_for(Handle& handle, ReadRange range) const {
+  if (handle.object_bytes <= limits::chunk_frame_bytes / 4) return FrameKind::block;
+  const bool sequential = handle.expected_offset.load(std::memory_order_relaxed) == range.offset && range.offset > 0;
+  return sequential ? FrameKind::chunk : FrameKind::block;
+}
+
+void VolumeServer::on_plan_done(Plan& plan) { static_cast<Request::RequestPlan&>(plan).request->event.set(); }
+
+void VolumeServer::cancel_plan(Request& request) {
+  request.server->volume().memory->cancel_waits(request.plan);
+  if (request.plan.waiters_pending == 0) request.event.set();
+}
+
+Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadRange range) {
+  VolumeServer& server = *request.server;
+  MemoryTier& memory = *server.volume().memory;
+  const PlanRequest wanted{.object = handle.object,
+                           .object_bytes = handle.object_bytes,
+                           .offset = range.offset,
+                           .bytes = range.bytes,
+                           .kind = server.kind_for(handle, range)};
+  request.plan.on_done = &VolumeServer::on_plan_done;
+  bool planned = false;
+  while (!request.given_up()) {
+    Error refusal{Code::again};
+    if (server.loads_available()) {
+      const Result<void> plan = memory.plan(server.reactor(), wanted, server.now_s(), request.plan);
+      planned = plan.has_value();
+      if (planned) break;
+      refusal = plan.error();
+    }
+    BC_ASSERT(refusal.code == Code::again);
+    server.wait_for_room(request);
+    co_await request.event;
+    request.cancel_wait = nullptr;
+    request.event.reset();
+  }
+  if (planned) {
+    server.begin_loads(request, handle);
+    if (request.plan.waiters_pending > 0) {
+      request.cancel_wait = &VolumeServer::cancel_plan;
+      co_await request.event;
+      request.cancel_wait = nullptr;
+    }
+  }
+  if (planned && request.plan.failed) {
+    server.reply_failure(request, ErrorPlace::read, request.plan.error, handle.key);
+  } else if (!planned || request.given_up()) {
+    server.reply_given_up(request, ErrorPlace::read, handle.key);
+  } else {
+    memory.copy(request.plan, range.offset, range.bytes, request.slot->payload);
+    server.reply_read(request, handle, range, Tier::origin);
+  }
+  if (planned) {
+    memory.release(request.plan);
+    server.wake_for_room();
+  }
+  server.release_handle(handle);
+  server.finish(request);
+}
+
+}  // namespace blobcache::serve

@@ -1,0 +1,56 @@
+// Request: one FUSE request on its way through the flows.
+//   Owner     a VolumeServer, one for each slot; used again and again
+//   Thread    the slot's core
+//   Waiting   a task waits only on `event`. Who ends the wait: the thing waited for, an INTERRUPT, or the deadline; the
+//             latter two call cancel_wait, which lets go of the thing (it goes on by itself) and sets the event.
+//   Invariant what a request waits for never points into the slot: a request can always be answered at once
+#pragma once
+
+#include <cstdint>
+
+#include "base/list.h"
+#include "cache/memory_tier.h"
+#include "fuse/slot.h"
+#include "ring/task.h"
+#include "ring/timer.h"
+#include "ring/wait.h"
+
+namespace blobcache::serve {
+
+class VolumeServer;
+struct Handle;
+
+struct Request : ListNode {
+  Request() : deadline(&Request::on_deadline) { plan.request = this; }
+
+  VolumeServer* server = nullptr;
+  fuse::Slot* slot = nullptr;
+  Event event;
+  bool interrupted = false;
+  bool timed_out = false;
+  void (*cancel_wait)(Request& request) = nullptr;
+
+  struct DeadlineTimer : Timer {
+    using Timer::Timer;
+    Request* request = nullptr;
+  } deadline;
+  struct RequestPlan : Plan {
+    Request* request = nullptr;
+  } plan;
+  TaskStack stack;
+
+  bool given_up() const { return interrupted || timed_out; }
+  void interrupt() {
+    interrupted = true;
+    if (cancel_wait != nullptr) cancel_wait(*this);
+  }
+
+ private:
+  static void on_deadline(Timer& timer) {
+    Request& self = *static_cast<DeadlineTimer&>(timer).request;
+    self.timed_out = true;
+    if (self.cancel_wait != nullptr) self.cancel_wait(self);
+  }
+};
+
+}  // namespace blobcache::serve

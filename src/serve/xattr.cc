@@ -1,0 +1,81 @@
+// Extended attributes that tell what we know: user.blobcache.{id,tiers,source,version}.
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "serve/volume_server.h"
+
+namespace blobcache::serve {
+namespace {
+
+constexpr std::array<std::string_view, 4> names = {"user.blobcache.id", "user.blobcache.tiers", "user.blobcache.source",
+                                                   "user.blobcache.version"};
+
+std::string readable_version(const FileVersion& version) {
+  bool printable = true;
+  for (const char c : version.view()) printable &= std::isprint(static_cast<unsigned char>(c)) != 0;
+  if (printable) return std::string(version.view());
+  std::string hex;
+  for (const char c : version.view()) hex += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  return hex;
+}
+
+// Bytes of the object that lie in each tier of this node.
+std::string tiers_json(Volume& volume, const ObjectId& id, uint64_t size) {
+  return fmt::format(R"({{"size":{},"memory":{},"disk":0,"peer":0}})", size, volume.memory->cached_bytes(id, size));
+}
+
+std::string value_of(Volume& volume, const fuse::Node& node, std::string_view name) {
+  const ObjectId id = volume.object_id_of(node.key, node.info);
+  if (name == names[0]) return to_hex(id);
+  if (name == names[1]) return tiers_json(volume, id, node.info.attributes.size);
+  if (name == names[2]) return fmt::format("{}/{}", volume.origin->canonical_source(), node.key);
+  return readable_version(node.info.version);
+}
+
+bool is_ours(std::string_view name) {
+  for (const std::string_view known : names) {
+    if (name == known) return true;
+  }
+  return false;
+}
+
+// size 0 asks for the size alone.
+void reply_bytes(fuse::Slot& slot, std::string_view value, uint32_t size) {
+  if (size == 0) {
+    slot.reply_as<fuse_getxattr_out>().size = static_cast<uint32_t>(value.size());
+    return slot.transport->reply(slot, sizeof(fuse_getxattr_out));
+  }
+  if (value.size() > size || value.size() > slot.payload_bytes) return slot.transport->reply_error(slot, ERANGE);
+  std::memcpy(slot.payload, value.data(), value.size());
+  slot.transport->reply(slot, static_cast<uint32_t>(value.size()));
+}
+
+}  // namespace
+
+void VolumeServer::get_xattr(Request& request) {
+  fuse::Slot& slot = *request.slot;
+  const std::string name(slot.name());
+  fuse::Node node;
+  if (!is_ours(name)) return reply_error(request, ENODATA);
+  if (!volume().inodes.get(slot.in().nodeid, node)) return reply_error(request, ESTALE);
+  if (!S_ISREG(node.info.attributes.mode)) return reply_error(request, ENODATA);
+  reply_bytes(slot, value_of(volume(), node, name), slot.argument<fuse_getxattr_in>().size);
+}
+
+void VolumeServer::list_xattr(Request& request) {
+  fuse::Slot& slot = *request.slot;
+  fuse::Node node;
+  if (!volume().inodes.get(slot.in().nodeid, node)) return reply_error(request, ESTALE);
+  std::string list;
+  if (S_ISREG(node.info.attributes.mode)) {
+    for (const std::string_view name : names) list.append(name).push_back('\0');
+  }
+  reply_bytes(slot, list, slot.argument<fuse_getxattr_in>().size);
+}
+
+}  // namespace blobcache::serve
