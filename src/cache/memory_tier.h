@@ -36,6 +36,12 @@ struct Waiter : ListNode, Message {
   Plan* plan = nullptr;
   uint64_t blocks = 0;   // wanted, as bits of the frame
   bool pending = false;  // in the frame's list, or its message under way
+  // The tier's own:
+  bool in_frame = false;  // in the frame's list; under its lock
+  bool failed = false;
+  Error error{};
+  Reactor* sender = nullptr;
+  std::atomic<bool> woken{false};
 };
 
 // What a range needs. Pins its frames from plan() to release(). Never moved while waiting.
@@ -43,8 +49,8 @@ struct Plan {
   static constexpr unsigned spans_max = 8;
   struct Span {
     Frame* frame = nullptr;
-    uint64_t offset = 0;        // of the frame in the object
-    uint64_t blocks = 0;        // of the frame that the range touches, as bits
+    uint64_t offset = 0;          // of the frame in the object
+    uint64_t blocks = 0;          // of the frame that the range touches, as bits
     uint64_t blocks_to_load = 0;  // of those, the ones that this plan's owner must load
     Waiter waiter;
   };
@@ -61,8 +67,8 @@ struct Plan {
 struct PlanRequest {
   ObjectId object;
   uint64_t object_bytes = 0;
-  uint64_t offset = 0;  // offset + bytes <= object_bytes
-  uint32_t bytes = 0;   // > 0
+  uint64_t offset = 0;                // offset + bytes <= object_bytes
+  uint32_t bytes = 0;                 // > 0
   FrameKind kind = FrameKind::block;  // of frames that do not exist yet
 };
 
@@ -75,11 +81,12 @@ struct LoadOutcome {
 
 struct MemoryTierStats {
   uint64_t arena_bytes = 0;
-  uint64_t used_bytes = 0;    // frames that hold an object
+  uint64_t used_bytes = 0;  // frames that hold an object
   uint64_t pinned_frames = 0;
   uint64_t chunk_frames = 0;  // in use
   uint64_t block_frames = 0;
-  uint64_t evicted_bytes = 0;
+  uint64_t evicted_bytes = 0;   // valid ones that were taken out for others
+  uint64_t metadata_bytes = 0;  // descriptors and index, outside the arena
 };
 
 class MemoryTier {
@@ -94,6 +101,9 @@ class MemoryTier {
   ~MemoryTier();
   MemoryTier(const MemoryTier&) = delete;
   MemoryTier& operator=(const MemoryTier&) = delete;
+
+  // Memory for descriptors and index beside an arena of this size, 0.23 % of it in steps of 2 MiB: for the memory plan.
+  static size_t metadata_bytes(size_t arena_bytes);
 
   // The hit: copies bytes [offset, offset + bytes) of object to `to` and says true if all of them are valid here; else
   // false, with `to` in any state. Between Epochs::enter and leave only. now_s: coarse seconds, for recency.
