@@ -31,6 +31,8 @@ inline constexpr unsigned cores_max = 64;
 // 512; the rest is for disk and sockets. 8192 CQEs of 16 bytes are 128 KiB of kernel memory a core.
 inline constexpr unsigned ring_sqes = 1024;
 inline constexpr unsigned ring_cqes = 8192;
+// Worker threads of a ring for what would block: twice the requests that 32 FUSE entries can have at an origin.
+inline constexpr unsigned ring_workers_max = 64;
 inline constexpr unsigned ring_files_max = 64;
 // Registered buffers a ring has room for: the arena in pieces of at most 1 GiB, and the FUSE entries.
 inline constexpr unsigned ring_buffers_max = 512;

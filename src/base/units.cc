@@ -105,7 +105,7 @@ Parsed<uint64_t> read_scaled(std::string_view text, std::span<const Unit> units,
     if (value > value_max) return std::unexpected(fmt::format("{}; write it as {}", too_large, example));
     return static_cast<uint64_t>(value);
   }
-  return std::unexpected(fmt::format("{} is no unit of it; use {}", quoted(number->rest), names));
+  return std::unexpected(fmt::format("{} is no unit that is known here; use {}", quoted(number->rest), names));
 }
 
 std::string format_scaled(uint64_t value, std::span<const Unit> units) {

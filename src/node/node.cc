@@ -88,6 +88,14 @@ class Node {
 Outcome failed(std::string message) { return Outcome{.exit_code = 1, .message = std::move(message)}; }
 Outcome lacking(std::string message) { return Outcome{.exit_code = 3, .message = std::move(message)}; }
 
+void log_lines(std::string_view text) {
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    if (end > 0) BC_LOG(info, "{}", text.substr(0, end));
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  }
+}
+
 Node::~Node() {
   if (signal_fd_ >= 0) close(signal_fd_);
   if (idle_fd_ >= 0) close(idle_fd_);
@@ -313,7 +321,7 @@ void Node::serve(const std::function<void(const std::string&)>& on_ready) {
     }
   }
   on_ready(summary());
-  BC_LOG(info, "{}", summary());
+  log_lines(summary());
   while (true) {
     const Wake wake = wait(-1);
     if (wake == Wake::idle) return;

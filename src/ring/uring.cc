@@ -43,6 +43,10 @@ class UringRing final : public Ring {
     int result = io_uring_register_files_sparse(&ring_, limits::ring_files_max);
     if (result == 0) result = io_uring_register_buffers_sparse(&ring_, limits::ring_buffers_max);
     if (result < 0) return std::unexpected(error_from_result(result));
+    // What cannot be done without blocking (statx, opens, reads of file servers) goes to the ring's worker threads, 4 a CPU
+    // unless told otherwise; a hung file server must not hold them all. They exist only while there is work.
+    unsigned workers[2] = {limits::ring_workers_max, 0};
+    io_uring_register_iowq_max_workers(&ring_, workers);
     return {};
   }
 
