@@ -15,6 +15,8 @@
 #undef TOML_SHARED_LIB
 #define TOML_HEADER_ONLY 1
 #define TOML_EXCEPTIONS 0
+// With line_dots_max this bounds the depth of the tree, which toml++ frees recursively.
+#define TOML_MAX_NESTED_VALUES 16
 #include <fmt/format.h>
 #include <toml++/toml.h>
 
@@ -28,6 +30,8 @@ namespace {
 constexpr size_t file_bytes_max = 4u << 20;
 constexpr size_t array_items_max = 1024;
 constexpr size_t problems_max = 20;
+constexpr size_t line_dots_max = 512;  // a.a.a.a... makes a table in a table with each dot
+constexpr unsigned depth_max = 8;
 
 // Text of unknown origin in a message for a terminal: short and printable.
 std::string printable(std::string_view text) {
@@ -77,7 +81,7 @@ class Walk {
         array(node, name, config_.cache.disks, line);
       } else if (name == "volume") {
         array(node, name, config_.volumes, line);
-      } else if (node.is_table() && is_section(name)) {
+      } else if (node.is_table() && is_walked(*node.as_table(), name)) {
         this->table(*node.as_table(), name, base, node_place);
       } else {
         leaf(node, name, base, node_place, line);
@@ -91,6 +95,12 @@ class Walk {
   Problems take_problems() { return std::move(problems_); }
 
  private:
+  // Into a section, and into a mistyped one too, so that the nearest keys to what it holds are told.
+  static bool is_walked(const toml::table& table, std::string_view name) {
+    const auto depth = static_cast<unsigned>(std::count(name.begin(), name.end(), '.'));
+    return is_section(name) || (find_key(name) == nullptr && !table.empty() && depth < depth_max);
+  }
+
   static bool is_section(std::string_view name) {
     for (const Key& key : config_keys()) {
       if (key.name.size() > name.size() && key.name.starts_with(name) && key.name[name.size()] == '.') return true;
@@ -176,6 +186,16 @@ class Walk {
   Problems problems_;
 };
 
+// The first line with so many dots that its keys would nest endlessly; 0: none.
+unsigned endless_line(std::string_view text) {
+  for (unsigned line = 1; !text.empty(); ++line) {
+    const std::string_view content = text.substr(0, text.find('\n'));
+    if (static_cast<size_t>(std::count(content.begin(), content.end(), '.')) > line_dots_max) return line;
+    text.remove_prefix(std::min(text.size(), content.size() + 1));
+  }
+  return 0;
+}
+
 }  // namespace
 
 Problems load_config_text(Config& config, std::string_view text, std::string_view file_name) {
@@ -189,6 +209,10 @@ Problems load_config_text(Config& config, std::string_view text, std::string_vie
   if (nul != std::string_view::npos) {
     const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(nul), '\n');
     walk.problem(static_cast<unsigned>(line), "there is a NUL byte; the file is not text");
+    return walk.take_problems();
+  }
+  if (const unsigned line = endless_line(text); line != 0) {
+    walk.problem(line, fmt::format("it has more than {} dots; break the line", line_dots_max));
     return walk.take_problems();
   }
   const toml::parse_result parsed = toml::parse(text, file_name);

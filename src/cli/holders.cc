@@ -77,6 +77,8 @@ std::string held_path(const std::string& process, const std::string& mountpoint)
 int write_holders(const std::string& mountpoint, int output_fd) {
   for_each_name("/proc", [&](const std::string& name) {
     if (name[0] < '0' || name[0] > '9') return;
+    // Neither this child nor the command that waits for it; descriptors come to both from the caller's shell.
+    if (name == std::to_string(getpid()) || name == std::to_string(getppid())) return;
     const std::string process = "/proc/" + name;
     const std::string path = held_path(process, mountpoint);
     if (path.empty()) return;

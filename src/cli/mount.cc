@@ -17,11 +17,14 @@
 namespace blobcache::cli {
 namespace {
 
+void print_summary(std::string summary) {
+  while (summary.ends_with('\n')) summary.pop_back();
+  fmt::print("{}\n", summary);
+  std::fflush(stdout);
+}
+
 node::Outcome run_in_foreground(const Config& config) {
-  return node::run(config, [](const std::string& summary) {
-    fmt::print("{}\n", summary);
-    std::fflush(stdout);
-  });
+  return node::run(config, print_summary);
 }
 
 node::Outcome run_in_background(const Config& config) {
@@ -39,7 +42,7 @@ node::Outcome run_in_background(const Config& config) {
     log::configure({.level = config.log.level, .format = config.log.format});
     return node::run(config, on_ready);
   });
-  if (outcome.exit_code == 0) fmt::print("{}\n", outcome.message);
+  if (outcome.exit_code == 0) print_summary(outcome.message);
   return outcome;
 }
 

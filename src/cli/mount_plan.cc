@@ -32,7 +32,7 @@ node::Outcome apply_short_form(const ShortForm& form, Config* config) {
     return {exit_wrong_use, fmt::format("{} and -o {} say the same thing; give one of them", form.option, form.key)};
   }
   const std::optional<std::string> problem = set_config_value(*config, form.key, **form.value, "option");
-  if (problem) return {exit_wrong_use, fmt::format("{}={}: {}", form.option, **form.value, *problem)};
+  if (problem) return {exit_wrong_use, fmt::format("{}: {}", form.option, *problem)};
   return {};
 }
 

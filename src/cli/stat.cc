@@ -55,12 +55,14 @@ int stat_command(int argc, char** argv) {
   for (const Attribute* attribute : {&tiers_text, &source, &version}) {
     if (attribute->os_errno != 0) return refuse_file(path, attribute->os_errno);
   }
-  const auto tiers = parse_tiers(tiers_text.text);
+  auto tiers = parse_tiers(tiers_text.text);
   if (!tiers) {
     return refuse(
         exit_failed,
         fmt::format("{} has tiers that this version does not understand; use the daemon's own version", path));
   }
+  // The daemon names the whole beside its parts.
+  std::erase_if(*tiers, [](const TierBytes& tier) { return tier.tier == "size"; });
   const auto size = static_cast<uint64_t>(status.st_size);
   if (json) {
     std::string list;

@@ -1,0 +1,119 @@
+// doctor's lines, from the facts of machines that this one is not.
+#include <cerrno>
+
+#include <doctest/doctest.h>
+
+#include "cli/checks.h"
+
+using namespace blobcache;
+using namespace blobcache::cli;
+
+namespace {
+
+Facts good_facts() {
+  Facts facts;
+  facts.kernel_release = "6.18.0";
+  facts.kernel = {6, 18};
+  facts.root = true;
+  facts.uring = {.available = true, .os_errno = 0, .defer_taskrun = true, .all_opcodes = true};
+  facts.enable_uring = true;
+  facts.capability_admin = facts.capability_ipc_lock = true;
+  facts.huge_pages = "madvise";
+  facts.max_pages_limit = 256;
+  facts.memory_bytes = uint64_t{8} << 30;
+  return facts;
+}
+
+Check line(const Facts& facts, std::string_view name) {
+  for (Check& check : check_facts(facts)) {
+    if (check.name == name) return check;
+  }
+  FAIL("no line " << name);
+  return {};
+}
+
+bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+
+}  // namespace
+
+TEST_CASE("doctor: a good machine is ok in every line") {
+  for (const Check& check : check_facts(good_facts())) {
+    CAPTURE(check.name);
+    CHECK(check.state == State::ok);
+    CHECK(check.remedy.empty());
+  }
+}
+
+TEST_CASE("doctor: what is wrong has its state and a remedy") {
+  Facts facts = good_facts();
+  facts.kernel = {5, 15};
+  CHECK(line(facts, "kernel").state == State::missing);
+  CHECK(line(facts, "passthrough").state == State::off);
+  facts.kernel = {6, 8};
+  CHECK(line(facts, "kernel").state == State::slow);
+  CHECK(line(facts, "enable_uring").state == State::off);
+
+  facts = good_facts();
+  facts.uring.available = false;
+  facts.uring.os_errno = EPERM;
+  facts.io_uring_disabled = 2;
+  CHECK(line(facts, "io_uring").state == State::missing);
+  CHECK(contains(line(facts, "io_uring").remedy, "sysctl kernel.io_uring_disabled=0"));
+  facts.io_uring_disabled = 0;
+  facts.seccomp = true;
+  CHECK(contains(line(facts, "io_uring").remedy, "seccomp"));
+
+  facts = good_facts();
+  facts.enable_uring = false;
+  CHECK(line(facts, "enable_uring").state == State::off);
+  CHECK(contains(line(facts, "enable_uring").remedy, "enable_uring"));
+  facts.capability_admin = facts.capability_ipc_lock = false;
+  CHECK(line(facts, "passthrough").state == State::off);
+  CHECK(line(facts, "memlock").state == State::ok);
+  facts.memlock_bytes = 8u << 20;
+  CHECK(line(facts, "memlock").state == State::slow);
+  facts.huge_pages = "never";
+  CHECK(line(facts, "hugepages").state == State::slow);
+  facts.huge_pages_reserved = 10;
+  CHECK(line(facts, "hugepages").state == State::ok);
+  facts.max_pages_limit = 32;
+  CHECK(line(facts, "max_pages_limit").state == State::slow);
+  facts.dev_fuse_errno = ENOENT;
+  CHECK(line(facts, "/dev/fuse").state == State::missing);
+  CHECK(contains(line(facts, "/dev/fuse").remedy, "modprobe fuse"));
+  facts.dev_fuse_errno = EACCES;
+  CHECK(contains(line(facts, "/dev/fuse").remedy, "0666"));
+}
+
+TEST_CASE("doctor: users other than root need fusermount3") {
+  Facts facts = good_facts();
+  facts.root = false;
+  CHECK(line(facts, "fusermount3").state == State::missing);
+  CHECK(line(facts, "user_allow_other").state == State::off);
+  CHECK(line(facts, "read-ahead").state == State::slow);
+  facts.fusermount = "/usr/bin/fusermount3";
+  facts.user_allow_other = true;
+  CHECK(line(facts, "fusermount3").state == State::ok);
+  CHECK(line(facts, "user_allow_other").state == State::ok);
+}
+
+TEST_CASE("doctor: a source by its answer") {
+  CHECK(check_source("/d", 0, 1000, 2000).state == State::ok);
+  CHECK(check_source("/d", 0, 30'000'000, 90'000'000).state == State::slow);
+  CHECK(check_source("/d", EACCES, 0, 0).state == State::missing);
+  CHECK(check_source("/d", ETIMEDOUT, 0, 0).state == State::missing);
+}
+
+TEST_CASE("doctor: lines are aligned, JSON is escaped") {
+  const std::vector<Check> checks{{"a", State::ok, "fine", ""}, {"longer", State::slow, "say \"x\"", "do\n"}};
+  CHECK(render_checks(checks) == "a       ok       fine\nlonger  slow     say \"x\": do\n\n");
+  CHECK(render_checks_json(checks) ==
+        "{\"checks\":[{\"name\":\"a\",\"state\":\"ok\",\"detail\":\"fine\",\"remedy\":\"\"},"
+        "{\"name\":\"longer\",\"state\":\"slow\",\"detail\":\"say \\\"x\\\"\",\"remedy\":\"do\\u000a\"}]}\n");
+}
+
+TEST_CASE("doctor: kernel versions") {
+  CHECK(parse_kernel_version("6.18.44-fc") == KernelVersion{6, 18});
+  CHECK(parse_kernel_version("6.1") == KernelVersion{6, 1});
+  for (const char* text : {"", "6", "x.y", "6.", ".1"}) CHECK(parse_kernel_version(text) == KernelVersion{0, 0});
+}
