@@ -111,10 +111,14 @@ class MemoryTier {
 
   // The miss: pins the frames of the range, marks the blocks that nobody has as loading (spans' blocks_to_load), and hangs
   // a waiter on each frame of which something is still missing. waiters_pending == 0 afterwards: everything is valid.
-  // Errors: again (every frame is pinned: repeat when others have ended), invalid (more than spans_max frames).
+  // Spans are in the order of positions; a chunk frame's come before the block frames' of the same 4 MiB. on_done must be
+  // set. Errors: again (every frame is pinned, or was evicted in this turn: repeat a turn later), invalid (more than
+  // spans_max frames).
   Result<void> plan(Reactor& home, const PlanRequest& request, uint32_t now_s, Plan& plan);
 
   // Ends the load of `blocks` (a subset of what plan() gave to this caller). Wakes whoever waited for them, on their cores.
+  // This core's on_done run before it returns, unless it was called from within an on_done: then when that has returned.
+  // No read into the blocks may be in flight any more. The frame may be gone afterwards.
   void finish_load(Reactor& here, Frame& frame, uint64_t blocks, const LoadOutcome& outcome);
 
   // Stops waiting (interrupt, deadline). Loads go on. When it returns, waiters_pending counts only those whose wake-up is
