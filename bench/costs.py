@@ -1,16 +1,16 @@
 """P6, P7, P8: what a hit costs the process: system calls, allocations, and the handing out of a buffer."""
 
+import collections
 import json
 import mmap
 import os
 import random
 import re
-import signal
 import struct
 import subprocess
 import time
 
-from harness import FIO_ALWAYS, BenchError, die_with_parent, run
+from harness import FIO_ALWAYS, BenchError, die_with_parent, kernel_trace, run
 from measure import Row
 from reads import Data, FILE_BYTES, mount_warm, origin_reads
 
@@ -35,63 +35,52 @@ class Load:
             return json.load(report)["jobs"][0]["read"]["iops"]
 
 
-def count_calls(pid, seconds):
-    """(all system calls, io_uring_enter alone) per second of every thread of `pid`, by the kernel's tracepoints."""
-    events = ("raw_syscalls:sys_enter", "syscalls:sys_enter_io_uring_enter")
-    out = subprocess.run(["perf", "stat", "-x,", "-e", ",".join(events), "-p", str(pid), "--", "sleep", str(seconds)],
+def system_call_names():
+    """number -> name, from the C library's header."""
+    out = run(["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"])
+    return {int(number): name for name, number in re.findall(r"^#define __NR_(\w+) (\d+)$", out, re.M)}
+
+
+def count_enters(pid, seconds):
+    """io_uring_enter calls per second of all threads. Counted by perf: they are too many to record each."""
+    event = "syscalls:sys_enter_io_uring_enter"
+    out = subprocess.run(["perf", "stat", "-x,", "-e", event, "-p", str(pid), "--", "sleep", str(seconds)],
                          capture_output=True, text=True, preexec_fn=die_with_parent)
-    counts = {fields[2]: fields[0] for fields in (line.split(",") for line in out.stderr.splitlines()) if len(fields) > 3}
-    try:
-        return tuple(int(counts[name]) / seconds for name in events)
-    except (KeyError, ValueError):
-        raise BenchError(f"perf stat counted nothing: {out.stderr[-400:]}") from None
+    counted = re.search(rf"^(\d+),.*{event}", out.stderr, re.M)
+    if not counted:
+        raise BenchError(f"perf stat counted nothing: {out.stderr[-400:]}")
+    return int(counted.group(1)) / seconds
 
 
-def name_calls(pid, seconds):
-    """The system calls of `pid` by name, from strace -c, which is too slow to count with but knows the names."""
-    process = subprocess.Popen(["strace", "-f", "-c", "-p", str(pid)], stderr=subprocess.PIPE, text=True,
-                               preexec_fn=die_with_parent)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    _, table = process.communicate(timeout=20)
-    names = set()
-    for line in table.splitlines():
-        fields = line.split()
-        if len(fields) >= 5 and re.fullmatch(r"[\d.]+", fields[0]) and fields[-1] != "total":
-            names.add(fields[-1])
-    return sorted(names)
-
-
-def calls_under(place, mount, arguments, seconds):
-    """io_uring_enter and other calls per second, and the requests that fio made per second meanwhile."""
+def calls_under(place, mount, arguments, seconds, names):
+    """io_uring_enter per second, all other calls by name, and the requests that fio made per second meanwhile."""
     load = Load(place, mount.file("data"), seconds + 2, arguments)
-    total, enters = count_calls(mount.process.pid, seconds)
-    return enters, total - enters, load.requests_per_second()
-
-
-def names_under(place, mount, arguments):
-    load = Load(place, mount.file("data"), 3, arguments)
-    names = name_calls(mount.process.pid, 1)
-    load.requests_per_second()
-    return f"seen by strace: {', '.join(names) or 'none'}"
+    enter = next(number for number, name in names.items() if name == "io_uring_enter")
+    threads = os.listdir(f"/proc/{mount.process.pid}/task")
+    with kernel_trace("raw_syscalls/sys_enter", f"id != {enter}", threads) as take:
+        enters = count_enters(mount.process.pid, seconds)
+        others = collections.Counter(names.get(int(number), number) for number in re.findall(r"NR (\d+)", take()))
+    return enters, others, load.requests_per_second()
 
 
 def system_calls(place, builds, options):
     data = Data(place)
+    names = system_call_names()
     rows = []
     for transport in ("uring", "dev"):
         mount = mount_warm(place, builds, data, transport, "4k")
         for arguments, shape in ((QUEUE_DEPTH_32, "4 KiB random QD32"), (SEQUENTIAL_1M, "1 MiB sequential")):
             before = data.disk.bytes_read()
-            samples = [calls_under(place, mount, arguments, options.seconds) for _ in range(options.pairs)]
-            seen = names_under(place, mount, arguments)
+            samples = [calls_under(place, mount, arguments, options.seconds, names) for _ in range(options.pairs)]
             invalid = origin_reads(data, before)
             # A large read is a copy of 1 MiB: what it costs in calls is shown, and only asked of the small ones.
             target = 0.6 if arguments is QUEUE_DEPTH_32 else None
             rows.append(Row("P6", f"io_uring_enter per request, {shape}, {transport}", "calls", at_most=True, target=target,
                             ours=[enters / rate for enters, _, rate in samples], invalid=invalid))
-            rows.append(Row("P6", f"other system calls, {shape}, {transport}", "calls/s", at_most=True, target=0,
-                            ours=[other for _, other, _ in samples], invalid=invalid, note=seen))
+            others = sum((others for _, others, _ in samples), collections.Counter())
+            rows.append(Row("P6", f"other system calls in {options.seconds} s, {shape}, {transport}", "calls", at_most=True,
+                            target=0, ours=[others.total() for _, others, _ in samples], invalid=invalid,
+                            note=" ".join(["seen:"] + [f"{count} {name}" for name, count in others.items()]) if others else ""))
         mount.stop()
     return rows
 

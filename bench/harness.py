@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,9 @@ import time
 
 PR_SET_PDEATHSIG = 1
 MIB = 1 << 20
+TRACING = "/sys/kernel/tracing"
 URING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
-PACKAGES = {"fio": "fio", "strace": "strace", "perf": "linux-perf", "gcc": "gcc", "meson": "meson", "ninja": "ninja-build",
+PACKAGES = {"fio": "fio", "perf": "linux-perf", "gcc": "gcc", "meson": "meson", "ninja": "ninja-build",
             "pkg-config": "pkgconf", "mkfs.ext4": "e2fsprogs"}
 PASSTHROUGH_SOURCE = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c"
 
@@ -173,6 +175,43 @@ class Place:
     def _disable_fuse_uring(self):
         with open(URING_SWITCH, "w") as switch:
             switch.write("0")
+
+
+@contextlib.contextmanager
+def kernel_trace(event, condition, threads=()):
+    """Records one tracepoint in a trace buffer of its own, where `condition` holds, for these threads or for all.
+
+    Yields a function that returns what was recorded since its last call, as text. Nothing is ever missing from it: a
+    buffer that overflowed is an error.
+    """
+    if not os.path.exists(os.path.join(TRACING, "events")):
+        run(["mount", "-t", "tracefs", "tracefs", TRACING])
+    instance = os.path.join(TRACING, "instances", f"blobcache_bench_{os.getpid()}")
+    def write(name, text):
+        with open(os.path.join(instance, name), "w") as file:
+            file.write(text)
+    def read(name):
+        with open(os.path.join(instance, name)) as file:
+            return file.read()
+    def take():
+        lines = [line for line in read("trace").splitlines() if not line.startswith("#")]
+        for cpu in os.listdir(os.path.join(instance, "per_cpu")):
+            if re.search(r"^(overrun|dropped events): [1-9]", read(f"per_cpu/{cpu}/stats"), re.M):
+                raise BenchError("the kernel's trace buffer was too small")
+        write("trace", "")
+        return "\n".join(lines)
+    os.mkdir(instance)
+    try:
+        if not os.path.exists(os.path.join(instance, "events", event)):
+            raise BenchError(f"this kernel has no tracepoint {event}")
+        write("buffer_size_kb", "16384")
+        write("set_event_pid", " ".join(map(str, threads)))
+        write(f"events/{event}/filter", condition)
+        write(f"events/{event}/enable", "1")
+        yield take
+        write(f"events/{event}/enable", "0")
+    finally:
+        os.rmdir(instance)
 
 
 class LoopDisk:

@@ -5,16 +5,14 @@ daemon says about itself. FORGETs do not pass that tracepoint; they cost no roun
 """
 
 import collections
-import contextlib
 import os
 import re
 import sys
 
-from harness import BenchError, connection_of, run
+from harness import BenchError, connection_of, kernel_trace, run
 from measure import Row
 from servers import mount_blobcache
 
-TRACING = "/sys/kernel/tracing"
 NO_TIMEOUTS = {"fuse.entry_timeout": "0s", "fuse.attr_timeout": "0s", "fuse.negative_timeout": "0s"}
 FOLDERS = 40
 FILES_PER_FOLDER = 50
@@ -77,47 +75,18 @@ WORKLOADS = [("ls -lR twice", list_twice), (f"{PROCESSES * IMPORTS_PER_PROCESS:,
              (f"{RE_OPENS:,} re-opens with a read", re_opens)]
 
 
-@contextlib.contextmanager
-def request_trace(connection):
-    """Records the requests of one connection in a trace buffer of its own; yields a function that takes the counts."""
-    if not os.path.exists(os.path.join(TRACING, "events")):
-        run(["mount", "-t", "tracefs", "tracefs", TRACING])
-    instance = os.path.join(TRACING, "instances", f"blobcache_bench_{os.getpid()}")
-    event = os.path.join(instance, "events/fuse/fuse_request_send")
-    def write(path, text):
-        with open(path, "w") as file:
-            file.write(text)
-    def take():
-        with open(os.path.join(instance, "trace")) as trace:
-            opcodes = collections.Counter(re.findall(r"opcode \d+ \(FUSE_(\w+)\)", trace.read()))
-        for cpu in os.listdir(os.path.join(instance, "per_cpu")):
-            with open(os.path.join(instance, "per_cpu", cpu, "stats")) as stats:
-                if re.search(r"^(overrun|dropped events): [1-9]", stats.read(), re.M):
-                    raise BenchError("the kernel's trace buffer was too small to count the requests")
-        write(os.path.join(instance, "trace"), "")
-        return opcodes
-    os.mkdir(instance)
-    try:
-        if not os.path.exists(event):
-            raise BenchError("this kernel has no tracepoint fuse:fuse_request_send; requests cannot be counted")
-        write(os.path.join(instance, "buffer_size_kb"), "16384")
-        write(os.path.join(event, "filter"), f"connection == {connection}")
-        write(os.path.join(event, "enable"), "1")
-        yield take
-        write(os.path.join(event, "enable"), "0")
-    finally:
-        os.rmdir(instance)
+def counts_of(trace):
+    return collections.Counter(re.findall(r"opcode \d+ \(FUSE_(\w+)\)", trace))
 
 
 def requests_of(place, builds, source, keys):
     """The requests of each workload on a fresh mount."""
     mount = mount_blobcache(place, builds, source, keys, memory="512MiB")
     counts = []
-    with request_trace(connection_of(mount.path)) as take:
-        take()
+    with kernel_trace("fuse/fuse_request_send", f"connection == {connection_of(mount.path)}") as take:
         for _, workload in WORKLOADS:
             workload(mount.path, source)
-            counts.append(take())
+            counts.append(counts_of(take()))
     mount.stop()
     return counts
 
