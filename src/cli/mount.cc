@@ -23,9 +23,7 @@ void print_summary(std::string summary) {
   std::fflush(stdout);
 }
 
-node::Outcome run_in_foreground(const Config& config) {
-  return node::run(config, print_summary);
-}
+node::Outcome run_in_foreground(const Config& config) { return node::run(config, print_summary); }
 
 node::Outcome run_in_background(const Config& config) {
   const std::string directory = state_directory();
