@@ -232,12 +232,21 @@ class Reader {
     if (mapped != nullptr) {
       if (!copy_mapped(mapped + offset, wanted)) return on_errno("mapped read"), false;
     } else {
-      const uint64_t asked = options_.mode == "direct" ? options_.request_bytes : wanted;
-      const ssize_t got = pread(fd_, buffer_, asked, static_cast<off_t>(offset));
-      if (got < 0) return on_errno("pread"), false;
-      if (static_cast<uint64_t>(got) != wanted) {
-        report.on_wrong(path_ + ": read of " + std::to_string(wanted) + " at " + std::to_string(offset) +
-                        " within the size " + std::to_string(size_) + " gave " + std::to_string(got));
+      // Buffered reads may stop short before a page that failed; the next read then says why. Only 0 claims an end.
+      uint64_t done = 0;
+      while (done < wanted) {
+        const uint64_t asked = options_.mode == "direct" ? options_.request_bytes - done : wanted - done;
+        const ssize_t got = pread(fd_, buffer_ + done, asked, static_cast<off_t>(offset + done));
+        if (got < 0) return on_errno("pread"), false;
+        if (got == 0) {
+          report.on_wrong(path_ + ": end of file at " + std::to_string(offset + done) + " within the size " +
+                          std::to_string(size_) + " at open");
+          return false;
+        }
+        done += static_cast<uint64_t>(got);
+      }
+      if (done != wanted) {
+        report.on_wrong(path_ + ": bytes behind the size " + std::to_string(size_) + " at open");
         return false;
       }
     }

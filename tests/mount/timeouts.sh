@@ -34,7 +34,7 @@ short() {
 long() {
   rm -rf "${source_dir:?}"/*
   echo one >"$source_dir/known"
-  start_mount "$source_dir" "$mnt" -o fuse.entry_timeout=10m -o fuse.attr_timeout=10m -o fuse.negative_timeout=10m
+  start_mount "$source_dir" "$mnt" -o fuse.entry_timeout=10min -o fuse.attr_timeout=10min -o fuse.negative_timeout=10min
   stat "$mnt/known" >"$MOUNT_TMP/output"
   [[ ! -e $mnt/absent ]] || fail "an absent name is there"
   echo new >"$source_dir/absent"
