@@ -100,6 +100,9 @@ class Place:
         self.path = next(path for path in ("/media", "/mnt") if os.path.isdir(path) and not self._is_used(path))
         run(["mount", "-t", "tmpfs", "-o", "mode=0700", "bench", self.path])
         self.undo.callback(self._unmount, self.path)
+        # Daemons are found by sockets in /run, which is not part of the namespace: two runs would meet there.
+        run(["mount", "-t", "tmpfs", "bench", "/run"])
+        self.undo.callback(self._unmount, "/run")
         return self
 
     def __exit__(self, *_):
