@@ -27,6 +27,7 @@
 #include "base/memory.h"
 #include "base/state_paths.h"
 #include "base/units.h"
+#include "fuse/address_space.h"
 #include "fuse/mountinfo.h"
 #include "node/control.h"
 #include "node/core.h"
@@ -123,6 +124,13 @@ Outcome Node::check_kernel() {
 }
 
 Outcome Node::make_origins() {
+  if (!config_.cache.disks.empty()) {
+    return failed("this version keeps nothing on disk yet: leave out --cache-dir, --cache-size and cache.disk");
+  }
+  if (config_.volumes.size() > fuse::address_space::volumes_max) {
+    return failed(fmt::format("{} volumes are configured, {} are possible", config_.volumes.size(),
+                              fuse::address_space::volumes_max));
+  }
   for (const VolumeConfig& volume_config : config_.volumes) {
     auto volume = std::make_unique<serve::Volume>();
     volume->number = static_cast<unsigned>(shared_.volumes.size());

@@ -26,7 +26,7 @@ std::string readable_version(const FileVersion& version) {
 
 // Bytes of the object that lie in each tier of this node.
 std::string tiers_json(Volume& volume, const ObjectId& id, uint64_t size) {
-  return fmt::format(R"({{"size":{},"memory":{},"disk":0,"peer":0}})", size, volume.memory->cached_bytes(id, size));
+  return fmt::format(R"({{"memory":{},"disk":0,"peer":0}})", volume.memory->cached_bytes(id, size));
 }
 
 std::string value_of(Volume& volume, const fuse::Node& node, std::string_view name) {
