@@ -3,7 +3,8 @@
 //
 // Messages between cores are CQEs: MSG_RING puts {user_data = the message, tagged} into the target's CQ, and the target
 // runs its handler like any other. The alternative, a queue beside an eventfd, costs a system call to write and one to
-// read, and a second way to wake. If the target's CQ is full the kernel says -EOVERFLOW to us and we post again next turn.
+// read, and a second way to wake. If the target's CQ is full the kernel keeps the CQE or says -EOVERFLOW to us; then we
+// post again.
 #include "ring/reactor.h"
 
 #include <cerrno>
@@ -23,6 +24,7 @@ Reactor::~Reactor() {
 
 void Reactor::run() {
   while (!stopping_) turn(true);
+  ring_->submit();  // what the last handlers prepared: a message that says goodbye
 }
 
 bool Reactor::drain(uint64_t patience_ns) {
@@ -61,13 +63,14 @@ void Reactor::handle(const Cqe& cqe) {
   const uint64_t tag = cqe.user_data & tag_mask;
   auto* op = reinterpret_cast<Op*>(cqe.user_data & ~tag_mask);
   if (tag == tag_message) {
-    op->handler(*op, cqe.result, cqe.flags);
+    auto& message = static_cast<Message&>(*op);
+    BC_ASSERT(message.handed_over.load(std::memory_order_acquire));
+    message.handed_over.store(false, std::memory_order_relaxed);
+    message.handler(message, cqe.result, cqe.flags);
     return;
   }
   if (tag == tag_post) {
-    // The CQE of our own MSG_RING; only failures arrive here (CQE_SKIP_SUCCESS). The number of the ring is lost with
-    // the SQE, so the message carries on by its own handler as canceled and its owner decides.
-    op->handler(*op, cqe.result == -EOVERFLOW ? -EOVERFLOW : -ECANCELED, 0);
+    on_post_failed(static_cast<Message&>(*op), cqe.result);
     return;
   }
   if ((cqe.flags & IORING_CQE_F_MORE) == 0) {
@@ -76,6 +79,18 @@ void Reactor::handle(const Cqe& cqe) {
     --cqes_owed_;
   }
   op->handler(*op, cqe.result, cqe.flags);
+}
+
+// The CQE of our own MSG_RING, which comes for failures only (CQE_SKIP_SUCCESS). Nothing was delivered, so the message is
+// still ours, but its handler belongs to the other core and must not run here.
+void Reactor::on_post_failed(Message& message, int32_t result) {
+  BC_ASSERT(result < 0);
+  if (result == -EOVERFLOW || result == -ENOMEM || result == -EAGAIN) {
+    ++counters_.posts_repeated;
+    post(message.target_ring_fd, message);
+    return;
+  }
+  ++counters_.posts_undelivered;
 }
 
 void Reactor::reserve(unsigned sqes) {
@@ -106,6 +121,7 @@ Sqe& Reactor::prepare(Op& op) {
 
 void Reactor::post(int target_ring_fd, Message& message) {
   BC_ASSERT(message.handler != nullptr);
+  message.target_ring_fd = target_ring_fd;
   Sqe& sqe = next_sqe();
   prep_msg_ring(sqe, target_ring_fd, {.user_data = message_user_data(message), .result = 0});
   sqe.flags |= IOSQE_CQE_SKIP_SUCCESS;

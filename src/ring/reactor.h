@@ -7,6 +7,7 @@
 //   Limits    CQEs owed never exceed the CQ: prepare() asserts it, the pools above are sized so that it cannot happen
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -19,8 +20,14 @@
 namespace blobcache {
 
 // A message from another core: an Op whose one CQE is made by MSG_RING. The sender may not touch it until it was handled.
+// Two posts to one reactor may arrive in the other order.
 struct Message : Op {
   using Op::Op;
+
+  // Written by the sender before, read by the receiver after: the order that the kernel gives anyway, said in terms of
+  // the language's memory model (and of TSan, which does not see into the kernel).
+  std::atomic<bool> handed_over{false};
+  int target_ring_fd = -1;  // for posting again
 };
 
 struct ReactorOptions {
@@ -33,7 +40,9 @@ struct ReactorCounters {
   uint64_t turns = 0;
   uint64_t sqes = 0;
   uint64_t cqes = 0;
-  uint64_t busy_ns = 0;  // time not spent in the wait
+  uint64_t busy_ns = 0;            // time not spent in the wait
+  uint64_t posts_repeated = 0;     // the other ring was full for a moment
+  uint64_t posts_undelivered = 0;  // the other reactor had ended
 };
 
 class Reactor {
@@ -57,11 +66,16 @@ class Reactor {
   // The next SQE, owned by op: zeroed, user_data set, one CQE owed. Valid until the next prepare or the end of the turn.
   Sqe& prepare(Op& op);
 
-  // Delivers message to another reactor; its handler runs there. The sender gets no CQE.
+  // Delivers message to another reactor; its handler runs there, with result 0. The sender gets no CQE. A message to a
+  // reactor that has ended is counted and otherwise forgotten.
   void post(const Reactor& target, Message& message) { post(target.fd(), message); }
   void post(int target_ring_fd, Message& message);
   // The user_data under which a CQE made elsewhere runs message's handler.
-  static uint64_t message_user_data(Message& message) { return reinterpret_cast<uint64_t>(&message) | tag_message; }
+  // To be asked for last: what is written to the message afterwards may not be seen there.
+  static uint64_t message_user_data(Message& message) {
+    message.handed_over.store(true, std::memory_order_release);
+    return reinterpret_cast<uint64_t>(&message) | tag_message;
+  }
 
   // relative to now_ns().
   void arm(Timer& timer, uint64_t delay_ns) { timers_.arm(timer, now_ns() + delay_ns); }
@@ -84,6 +98,7 @@ class Reactor {
   static constexpr unsigned batch = 256;
 
   void handle(const Cqe& cqe);
+  void on_post_failed(Message& message, int32_t result);
   Sqe& next_sqe();
 
   std::unique_ptr<Ring> ring_;
