@@ -2,8 +2,9 @@
 // when it ends. It pins its handle (the origin's descriptor) and the tier keeps its frame.
 //
 // At most loads_running_max_ are at the origin at a time, so that a slow origin fills a queue here and not the kernel's
-// worker threads. A request that finds no load or no frame free waits in room_waiters_ for whatever ends next; a timer
-// wakes it too, for room that another core has made.
+// worker threads. A request that finds no load or no frame free waits in room_waiters_ for whatever ends next. A timer
+// wakes it too: in the next turn at first, because frames evicted in this turn are free in the next, then less and less
+// often, for room that another core makes.
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -14,7 +15,7 @@
 namespace blobcache::serve {
 namespace {
 
-constexpr uint64_t room_retry_ns = 5'000'000;
+constexpr uint64_t room_retry_ns_max = 1'000'000;
 
 }  // namespace
 
@@ -117,7 +118,9 @@ void VolumeServer::cancel_room(Request& request) {
 void VolumeServer::wait_for_room(Request& request) {
   room_waiters_.push_back(request);
   request.cancel_wait = &VolumeServer::cancel_room;
-  if (!room_timer_.armed()) reactor().arm(room_timer_, room_retry_ns);
+  if (room_timer_.armed()) return;
+  reactor().arm(room_timer_, room_retry_ns_);
+  room_retry_ns_ = std::min(room_retry_ns_ * 8, room_retry_ns_max);
 }
 
 void VolumeServer::wake_for_room() {

@@ -86,6 +86,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
     request.event.reset();
   }
   if (planned) {
+    server.room_retry_ns_ = 1;
     server.begin_loads(request, handle);
     if (request.plan.waiters_pending > 0) {
       request.cancel_wait = &VolumeServer::cancel_plan;

@@ -154,6 +154,7 @@ class VolumeServer final : public fuse::RequestHandler {
     using Timer::Timer;
     VolumeServer* server = nullptr;
   } room_timer_;
+  uint64_t room_retry_ns_ = 1;
   Pool<Load> loads_;
   List<Load> loads_queued_;
   unsigned loads_running_ = 0;
