@@ -135,6 +135,8 @@ start_mount() {
   timeout $((30 * MOUNT_TIME_FACTOR)) "$BLOBCACHE" mount "$source" "$mountpoint" "${options[@]}" "$@" >"$MOUNT_LOG" 2>&1 ||
     fail "mount of $source ended with $?"
   is_mounted "$mountpoint" || fail "mount returned, but $mountpoint is not mounted"
+  # What is tested must be what was asked for: a fallback would pass in the other's place.
+  grep -q "transport $MODE_TRANSPORT" "$MOUNT_LOG" || fail "the mount does not say that its transport is $MODE_TRANSPORT"
   DAEMON_PID=$(daemon_pid "$mountpoint") || fail "no daemon for $mountpoint"
 }
 

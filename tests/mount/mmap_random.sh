@@ -5,10 +5,11 @@ source "$(dirname -- "$0")/lib.sh"
 mkdir -p "$MOUNT_TMP/source"
 mnt=$MOUNT_TMP/mnt
 head -c 50000123 /dev/urandom >"$MOUNT_TMP/source/random"
+cp "$MOUNT_TMP/source/random" "$MOUNT_TMP/source/whole"
 
 check() {
   start_mount "$MOUNT_TMP/source" "$mnt"
-  "$PYTHON" - "$MOUNT_TMP/source/random" "$mnt/random" <<'PYTHON'
+  "$PYTHON" - "$MOUNT_TMP/source/random" "$mnt/random" "$mnt/whole" <<'PYTHON'
 import mmap, random, sys
 wanted = open(sys.argv[1], "rb").read()
 rng = random.Random(8)
@@ -20,8 +21,10 @@ with open(sys.argv[2], "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT
         assert mapped[at:at + length] == wanted[at:at + length], f"wrong bytes at {at}"
     # Behind the end, the last page is zeros by POSIX; within the file, never.
     assert mapped[-4096:] == wanted[-4096:], "the end"
+    assert mapped[:] == wanted, "the whole, after random places"
+with open(sys.argv[3], "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
     mapped.madvise(mmap.MADV_SEQUENTIAL)
-    assert mapped[:] == wanted, "the whole"
+    assert mapped[:] == wanted, "the whole, in order"
 PYTHON
   stop_mount "$mnt"
 }

@@ -9,11 +9,11 @@ check() {
   head -c 300000 /dev/urandom >"$odd/source/file"
   head -c 300000 /dev/urandom >"$MOUNT_TMP/source/dir/file"
   start_mount "$MOUNT_TMP/source" "$MOUNT_TMP/one"
-  start_mount "$MOUNT_TMP/source" "$MOUNT_TMP/two"
+  start_mount "file://$MOUNT_TMP/source" "$MOUNT_TMP/two"
   expect_same "$MOUNT_TMP/source" "$MOUNT_TMP/one"
   expect_same "$MOUNT_TMP/source" "$MOUNT_TMP/two"
   mkdir -p "$odd/mount"
-  timeout 30 "$BLOBCACHE" mount "file://$odd/source" "$odd/mount" --memory="$MOUNT_MEMORY" \
+  timeout 30 "$BLOBCACHE" mount "$odd/source" "$odd/mount" --memory="$MOUNT_MEMORY" \
     -o fuse.transport="$MODE_TRANSPORT" >"$MOUNT_TMP/odd.log" 2>&1 || fail "a mount with an odd name"
   cmp "$odd/source/file" "$odd/mount/file" || fail "bytes under an odd name"
   stop_mount "$MOUNT_TMP/one"

@@ -37,7 +37,7 @@ user "$BLOBCACHE" umount "$2"
 # Refusals.
 status=0
 user "$BLOBCACHE" mount "$1" "$MOUNT_TMP/roots" "${@:3}" 2>"$MOUNT_TMP/error" || status=$?
-[[ $status == [13] ]] && grep -qiE 'permission|own|allowed|denied' "$MOUNT_TMP/error"
+[[ $status == [13] ]] && grep -qiE 'permission|permitted|own|allowed|denied' "$MOUNT_TMP/error"
 status=0
 user "$BLOBCACHE" mount "$MOUNT_TMP/closed" "$2" "${@:3}" 2>"$MOUNT_TMP/error" || status=$?
 [[ $status == 1 ]] && grep -qiE 'permission|denied|read' "$MOUNT_TMP/error"
