@@ -51,10 +51,16 @@ void wait_for_end(int process_fd) {
   poll(&poll_fd, 1, end_ms);
 }
 
-int refuse_busy(const std::string& path) {
+// Busy, though its daemon lives. Without a process that holds it, it is requests of processes that have ended which still
+// wait for a slow origin: they need no mount point.
+int refuse_or_detach_busy(const std::string& path) {
   std::string holders;
   for (const Holder& holder : find_holders(path, step_ms)) {
     holders += fmt::format("{}{} ({})", holders.empty() ? "" : ", ", holder.pid, holder.name);
+  }
+  if (holders.empty() && geteuid() == 0 && detach_mount(path, step_ms).empty()) {
+    fmt::print(stderr, "blobcache: {} is detached; its daemon ends when the requests in flight have\n", path);
+    return exit_done;
   }
   if (holders.empty()) holders = "a process that could not be found (another mount below it, or another user's)";
   return refuse(exit_failed,
@@ -98,7 +104,7 @@ int unmount(const fuse::MountEntry& mount, const std::string& path) {
                   fmt::format("{} may not be unmounted by this user; repeat as root or as its owner", path));
   }
   const bool reachable = ping.answer == Ping::Answer::alive || ping.answer == Ping::Answer::denied;
-  if (result == EBUSY && reachable) return refuse_busy(path);
+  if (result == EBUSY && reachable) return refuse_or_detach_busy(path);
   if (result && *result != EBUSY) {
     return refuse(exit_failed,
                   fmt::format("{} cannot be unmounted: {}; see `findmnt {}`", path, std::strerror(*result), path));

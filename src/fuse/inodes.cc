@@ -137,6 +137,7 @@ void Inodes::fill(Record& record, const FileInfo& info, uint64_t now_ns) {
 }
 
 Result<NodeId> Inodes::acquire(std::string_view key, const FileInfo& info, uint64_t now_ns) {
+  if (key.size() >= limits::path_bytes_max) return fail(Code::invalid, ENAMETOOLONG);
   const uint64_t hash = identity_hash(key, info);
   const std::lock_guard guard(lock_);
   uint32_t index = find_by_identity(hash, key, info);

@@ -47,7 +47,7 @@ class Inodes {
   Result<void> create(const Options& options, const FileInfo& root, uint64_t now_ns);
 
   // The node of what a lookup found, with one lookup more; its key becomes this one (a renamed or linked file is found by
-  // its newest name). Errors: full.
+  // its newest name). Errors: full; invalid (ENAMETOOLONG).
   Result<NodeId> acquire(std::string_view key, const FileInfo& info, uint64_t now_ns);
   void forget(NodeId id, uint64_t lookups);
 

@@ -93,7 +93,8 @@ Result<void> Session::mount(const SessionOptions& options, std::string* message_
   }
   if (fuse_session_mount(session_, options_.mountpoint.c_str()) != 0) {
     const int os_errno = errno;
-    *message_out = fmt::format("cannot mount on {}: {}", options_.mountpoint,
+    *message_out = fmt::format("cannot mount on {}: {}; choose an empty directory that this user owns, or mount as root",
+                               options_.mountpoint,
                                last_libfuse_message.empty() ? std::strerror(os_errno) : last_libfuse_message);
     fuse_session_destroy(session_);
     session_ = nullptr;

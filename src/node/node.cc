@@ -160,6 +160,9 @@ Outcome Node::take_memory() {
   const Result<Plan> plan = make_plan(config_, machine_, &message);
   if (!plan) return failed(message);
   plan_ = *plan;
+  if (config_.fuse.transport == Transport::uring && !plan_.uring) {
+    return lacking(fmt::format("fuse.transport = uring cannot be had: {}", plan_.why_not_uring));
+  }
   if (const Result<void> allocated = arena_.allocate(plan_.arena_bytes); !allocated) {
     return failed(fmt::format("the machine did not give {} for the memory tier: lower memory.limit",
                               format_bytes_short(plan_.arena_bytes)));

@@ -59,7 +59,7 @@ void choose_transport(const Config& config, const Machine& machine, Plan& plan) 
   plan.uring = config.fuse.transport != Transport::dev;
   if (plan.uring && !machine.uring_fuse) {
     plan.uring = false;
-    plan.why_not_uring = "fuse.enable_uring is off (echo 1 > /sys/module/fuse/parameters/enable_uring, Linux 6.14)";
+    plan.why_not_uring = "FUSE over io_uring is off; as root, on Linux 6.14 or newer: echo 1 > /sys/module/fuse/parameters/enable_uring";
   }
   const auto request = static_cast<uint32_t>(
       std::min<uint64_t>(config.fuse.max_request_bytes, machine.kernel_max_request_bytes));

@@ -69,6 +69,10 @@ void Reactor::handle(const Cqe& cqe) {
     message.handler(message, cqe.result, cqe.flags);
     return;
   }
+  if (tag == tag_silent) {
+    op->handler(*op, cqe.result, cqe.flags);
+    return;
+  }
   if (tag == tag_post) {
     on_post_failed(static_cast<Message&>(*op), cqe.result);
     return;
@@ -116,6 +120,14 @@ Sqe& Reactor::prepare(Op& op) {
   sqe.user_data = reinterpret_cast<uint64_t>(&op);
   ++op.cqes_owed;
   ++cqes_owed_;
+  return sqe;
+}
+
+Sqe& Reactor::prepare_silent(Op& op) {
+  BC_ASSERT(op.handler != nullptr);
+  Sqe& sqe = next_sqe();
+  sqe.user_data = reinterpret_cast<uint64_t>(&op) | tag_silent;
+  sqe.flags |= IOSQE_CQE_SKIP_SUCCESS;
   return sqe;
 }
 

@@ -65,6 +65,9 @@ class Reactor {
   void reserve(unsigned sqes);
   // The next SQE, owned by op: zeroed, user_data set, one CQE owed. Valid until the next prepare or the end of the turn.
   Sqe& prepare(Op& op);
+  // The same for an SQE whose success nobody needs to hear of (IOSQE_CQE_SKIP_SUCCESS): no CQE is owed, and op's handler
+  // runs only if it fails. For the head of a chain whose last CQE tells its end.
+  Sqe& prepare_silent(Op& op);
 
   // Delivers message to another reactor; its handler runs there, with result 0. The sender gets no CQE. A message to a
   // reactor that has ended is counted and otherwise forgotten.
@@ -95,6 +98,7 @@ class Reactor {
   static constexpr uint64_t tag_mask = 7;
   static constexpr uint64_t tag_message = 1;
   static constexpr uint64_t tag_post = 2;
+  static constexpr uint64_t tag_silent = 3;
   static constexpr unsigned batch = 256;
 
   void handle(const Cqe& cqe);

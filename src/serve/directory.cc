@@ -48,7 +48,7 @@ uint32_t VolumeServer::encode_entries(Handle& handle, std::byte* to, uint32_t by
       dirent = &both->dirent;
       if (entry.has_info && !is_dot(entry.name)) {
         const std::string key = handle.key.empty() ? entry.name : handle.key + "/" + entry.name;
-        // Too many nodes: the entry goes without attributes, and the kernel will look it up if it wants them.
+        // Too many nodes, or too long a path: the entry goes without attributes, and whoever wants them looks it up.
         if (const Result<fuse::NodeId> id = its.inodes.acquire(key, entry.info, now_ns()); id) {
           const fuse::Timeout entry_time = fuse::timeout_of_ns(its.fuse_config.entry_timeout_ns);
           const fuse::Timeout attr_time = fuse::timeout_of_ns(its.fuse_config.attr_timeout_ns);
