@@ -1,5 +1,5 @@
 // Opening a cache directory. A directory is ours when its FORMAT says so; one without FORMAT is made ours only when it is
-// empty (a fresh ext4 has lost+found). FORMAT comes into being complete, by link(2) of a file written before, so a process
+// empty (a fresh ext4 has lost+found). FORMAT comes into being complete, by renaming a file written before, so a process
 // that dies in between leaves an empty directory or a whole one; the folders are made after it, each time they lack.
 //
 // Not a lock file with a pid: those outlive their owners. Not F_SETLK: it is lost when any descriptor of the file closes.
@@ -37,15 +37,15 @@ std::unexpected<Error> refuse(Code code, std::string* message_out, std::string m
 std::unexpected<Error> refuse_errno(std::string* message_out, const std::string& path, std::string_view what) {
   const int error = errno;
   if (error == EROFS) {
-    return refuse(Code::io, message_out,
-                  fmt::format("cache directory {} is on a read-only filesystem: remount it read-write or choose another",
-                              path),
-                  error);
+    return refuse(
+        Code::io, message_out,
+        fmt::format("cache directory {} is on a read-only filesystem: remount it read-write or choose another", path),
+        error);
   }
   const std::string reason = strerror(error);
   return refuse(error == EACCES || error == EPERM ? Code::denied : Code::io, message_out,
-                fmt::format("cannot {} in cache directory {}: {}; choose another directory or repair this one", what, path,
-                            reason),
+                fmt::format("cannot {} in cache directory {}: {}; choose another directory or repair this one", what,
+                            path, reason),
                 error);
 }
 
@@ -124,10 +124,11 @@ Result<void> DiskDirectory::open_root(std::string* message_out) {
     return refuse_errno(message_out, path_, "look at the folder");
   stacked_ = filesystem.f_type == overlayfs_magic || filesystem.f_type == ecryptfs_magic;
   if (status.st_uid != geteuid()) {
-    return refuse(Code::denied, message_out,
-                  fmt::format("cache directory {} belongs to user {}, not to the one blobcache runs as ({}): chown it or "
-                              "choose another",
-                              path_, status.st_uid, geteuid()));
+    return refuse(
+        Code::denied, message_out,
+        fmt::format("cache directory {} belongs to user {}, not to the one blobcache runs as ({}): chown it or "
+                    "choose another",
+                    path_, status.st_uid, geteuid()));
   }
   return {};
 }
@@ -142,29 +143,31 @@ Result<void> DiskDirectory::open_format(const disk_format::Uuid& node, std::stri
   if (format_fd_ < 0) return refuse_errno(message_out, path_, "open FORMAT");
   if (flock(format_fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return refuse_errno(message_out, path_, "lock FORMAT");
-    return refuse(Code::again, message_out,
-                  fmt::format("cache directory {} is in use by another process: stop it or choose another directory",
-                              path_));
+    return refuse(
+        Code::again, message_out,
+        fmt::format("cache directory {} is in use by another process: stop it or choose another directory", path_));
   }
   const Result<std::string> text = read_text(format_fd_);
   if (!text) return refuse_errno(message_out, path_, "read FORMAT");
   const Result<disk_format::FormatFile> format = disk_format::parse_format(*text);
   if (!format) {
-    return refuse(Code::corrupt, message_out,
-                  fmt::format("{}/FORMAT is damaged or not blobcache's: choose another directory, or empty this one",
-                              path_));
+    return refuse(
+        Code::corrupt, message_out,
+        fmt::format("{}/FORMAT is damaged or not blobcache's: choose another directory, or empty this one", path_));
   }
   if (format->version != disk_format::version) {
-    return refuse(Code::invalid, message_out,
-                  fmt::format("cache directory {} has format version {}, this program knows version {}: use the program "
-                              "that made it, choose another directory, or empty this one",
-                              path_, format->version, disk_format::version));
+    return refuse(
+        Code::invalid, message_out,
+        fmt::format("cache directory {} has format version {}, this program knows version {}: use the program "
+                    "that made it, choose another directory, or empty this one",
+                    path_, format->version, disk_format::version));
   }
   if (format->node != node) {
-    return refuse(Code::denied, message_out,
-                  fmt::format("cache directory {} belongs to another node ({}, this one is {}): choose another directory, "
-                              "or empty this one",
-                              path_, to_text(format->node), to_text(node)));
+    return refuse(
+        Code::denied, message_out,
+        fmt::format("cache directory {} belongs to another node ({}, this one is {}): choose another directory, "
+                    "or empty this one",
+                    path_, to_text(format->node), to_text(node)));
   }
   disk_ = format->disk;
   struct stat status;
@@ -179,19 +182,27 @@ Result<void> DiskDirectory::open_format(const disk_format::Uuid& node, std::stri
 }
 
 Result<void> DiskDirectory::create_format(const disk_format::Uuid& node, std::string* message_out) {
+  // Two processes may be here at once: the one that waited finds the other's FORMAT.
+  if (flock(root_fd_, LOCK_EX) != 0) return refuse_errno(message_out, path_, "lock the folder");
+  Result<void> done;
+  if (faccessat(root_fd_, format_name, F_OK, AT_SYMLINK_NOFOLLOW) != 0) done = create_format_locked(node, message_out);
+  flock(root_fd_, LOCK_UN);
+  return done;
+}
+
+Result<void> DiskDirectory::create_format_locked(const disk_format::Uuid& node, std::string* message_out) {
   const int empty = is_empty(root_fd_);
   if (empty < 0) return refuse_errno(message_out, path_, "list the folder");
   if (empty == 0) {
-    return refuse(Code::invalid, message_out,
-                  fmt::format("{} is not a cache directory (no FORMAT) but holds files: choose an empty or a new one",
-                              path_));
+    return refuse(
+        Code::invalid, message_out,
+        fmt::format("{} is not a cache directory (no FORMAT) but holds files: choose an empty or a new one", path_));
   }
   disk_format::FormatFile format{.version = disk_format::version, .node = node, .disk = {}};
   while (format.disk.is_null()) {
     if (getrandom(&format.disk, sizeof format.disk, 0) != sizeof format.disk)
       return refuse_errno(message_out, path_, "make a name");
   }
-  // Two processes may be here at once: the file is unnamed until it is whole, and only one link succeeds.
   if (fchmod(root_fd_, 0700) != 0) return refuse_errno(message_out, path_, "set mode 0700");
   if (unlinkat(root_fd_, new_format_name, 0) != 0 && errno != ENOENT)
     return refuse_errno(message_out, path_, "remove FORMAT.new");
@@ -202,13 +213,9 @@ Result<void> DiskDirectory::create_format(const disk_format::Uuid& node, std::st
   ::close(fd);
   errno = error;
   if (!written) return refuse_errno(message_out, path_, "write FORMAT");
-  if (linkat(root_fd_, new_format_name, root_fd_, format_name, 0) != 0) {
-    if (errno != EEXIST) return refuse_errno(message_out, path_, "name FORMAT");
-  } else {
-    created_ = true;
-  }
-  if (unlinkat(root_fd_, new_format_name, 0) != 0 && errno != ENOENT)
-    return refuse_errno(message_out, path_, "remove FORMAT.new");
+  if (renameat(root_fd_, new_format_name, root_fd_, format_name) != 0)
+    return refuse_errno(message_out, path_, "name FORMAT");
+  created_ = true;
   if (fsync(root_fd_) != 0) return refuse_errno(message_out, path_, "sync the folder");
   return {};
 }
@@ -234,7 +241,8 @@ Result<void> DiskDirectory::probe_direct(std::string* message_out) {
   const int fd = openat(root_fd_, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_DIRECT, 0600);
   if (fd < 0 && errno != EINVAL) return refuse_errno(message_out, path_, "create a file");
   const std::string no_direct = fmt::format(
-      "the filesystem of cache directory {} has no direct I/O (O_DIRECT) in units of 4096 bytes or less: choose another one",
+      "the filesystem of cache directory {} has no direct I/O (O_DIRECT) in units of 4096 bytes or less: choose "
+      "another one",
       path_);
   if (fd < 0) {
     unlinkat(root_fd_, name, 0);  // tmpfs before 6.6 creates the file and then refuses to open it

@@ -13,8 +13,8 @@
 namespace blobcache {
 
 struct DiskDirectoryOptions {
-  std::string path;             // created with mode 0700 when it does not exist (its parent must)
-  disk_format::Uuid node;       // whose directory it is; not null
+  std::string path;        // created with mode 0700 when it does not exist (its parent must)
+  disk_format::Uuid node;  // whose directory it is; not null
 };
 
 class DiskDirectory {
@@ -31,7 +31,7 @@ class DiskDirectory {
   void close();
 
   int root_fd() const { return root_fd_; }
-  int index_fd() const { return index_fd_; }        // the folder index/
+  int index_fd() const { return index_fd_; }  // the folder index/
   const std::string& path() const { return path_; }
   disk_format::Uuid disk() const { return disk_; }  // random, made with the directory
   bool created() const { return created_; }
@@ -45,6 +45,7 @@ class DiskDirectory {
   Result<void> open_root(std::string* message_out);
   Result<void> open_format(const disk_format::Uuid& node, std::string* message_out);
   Result<void> create_format(const disk_format::Uuid& node, std::string* message_out);
+  Result<void> create_format_locked(const disk_format::Uuid& node, std::string* message_out);
   Result<void> open_folders(std::string* message_out);
   Result<void> probe_direct(std::string* message_out);
 

@@ -50,7 +50,7 @@ bool check(const IndexFileHeader& header, const Uuid& disk, IndexFileKind kind) 
   return header.checksum == checksum_of(&header, sizeof header, header_seed(disk)) &&
          header.kind == static_cast<uint64_t>(kind) && header.version == version &&
          header.record_bytes == sizeof(IndexRecord) && header.disk[0] == disk.words[0] &&
-         header.disk[1] == disk.words[1] && header.generation != 0 && header.zero == 0;
+         header.disk[1] == disk.words[1] && header.generation != 0;
 }
 
 void seal(PackedHeader& header, uint64_t place) {

@@ -26,8 +26,8 @@ static_assert(std::endian::native == std::endian::little);
 
 inline constexpr uint32_t version = 1;
 
-// What an object may be: 256 TiB, and for those that lie in a segment the largest chunk.
-inline constexpr uint64_t object_bytes_max = uint64_t{1} << 48;
+// What an object may be: 32 TiB (origins stop at 5), and for those that lie in a segment the largest chunk.
+inline constexpr uint64_t object_bytes_max = uint64_t{1} << 45;
 inline constexpr uint64_t packed_bytes_max = limits::chunk_bytes_max;
 // The index counts in chunks of 64 blocks, whatever cache.chunk_size is: validity of one is one word.
 inline constexpr uint64_t index_chunk_bytes = limits::chunk_frame_bytes;
@@ -40,7 +40,8 @@ inline constexpr uint64_t index_chunks_of(uint64_t object_bytes) {
 inline constexpr uint64_t blocks_mask(uint64_t object_bytes, uint64_t position) {
   const uint64_t bytes_left = object_bytes - position * index_chunk_bytes;
   if (bytes_left >= index_chunk_bytes) return ~uint64_t{0};
-  return ~uint64_t{0} >> (limits::blocks_per_chunk_frame - (bytes_left + limits::block_bytes - 1) / limits::block_bytes);
+  return ~uint64_t{0} >>
+         (limits::blocks_per_chunk_frame - (bytes_left + limits::block_bytes - 1) / limits::block_bytes);
 }
 
 // 128 random bits: a node, or a disk.
@@ -84,7 +85,9 @@ struct IndexFileHeader {
   uint64_t generation = 0;
   // Log: records of the log before it that its own follow. Snapshot: records that it has.
   uint64_t records = 0;
-  uint64_t zero = 0;
+  // Snapshot: records of the log of its generation that were written before it was complete. It was copied while the
+  // index changed, so with fewer of them it is a mix of times, and no mark in it counts. Log: 0.
+  uint64_t log_records = 0;
 };
 static_assert(sizeof(IndexFileHeader) == 64 && offsetof(IndexFileHeader, generation) == 40);
 // A log that may be read only together with the snapshot of its generation, because records before it were lost.
@@ -93,13 +96,13 @@ inline constexpr uint64_t records_unknown = ~uint64_t{0};
 enum class RecordType : uint8_t {
   object = 1,           // an object as it is: replaces what was known of it. id, size, place, chunk 0, flags, frequency
   blocks = 2,           // the blocks of one chunk as they are: id, position, valid, verified
-  stamp = 3,            // the file of an own-file object as it is now: id, place = stamp, flags (whole)
+  stamp = 3,            // the file of an own-file object as it is now: id, place = stamp, flags (whole); 0: and no
+                        // block of it is verified
   object_removed = 4,   // id
-  frequency = 5,        // id, frequency
-  segment = 6,          // position = number; place = stamp, or 0 while it is being written
-  segment_removed = 7,  // position = number
+  segment = 5,          // position = number; place = stamp, or 0 while it is being written
+  segment_removed = 6,  // position = number
 };
-inline constexpr uint8_t record_type_max = 7;
+inline constexpr uint8_t record_type_max = 6;
 
 inline constexpr uint8_t flag_packed = 1;  // place is a segment's number and a page of it, else a FileStamp
 inline constexpr uint8_t flag_whole = 2;   // all blocks are valid
@@ -206,11 +209,11 @@ inline uint64_t block_checksum(std::span<const std::byte> bytes) { return XXH3_6
 
 // ---- names and FORMAT ----
 
-std::string object_path(const ObjectId& id);      // "objects/ab/ab...", below the cache directory
-std::string sidecar_path(const ObjectId& id);     // "objects/ab/ab....sums"
-std::string segment_path(uint32_t segment);       // "segments/0000002a"
-std::string log_name(uint64_t generation);        // "log.000000000000002a", in index/
-std::string snapshot_name(uint64_t generation);   // "snapshot.000000000000002a", in index/
+std::string object_path(const ObjectId& id);     // "objects/ab/ab...", below the cache directory
+std::string sidecar_path(const ObjectId& id);    // "objects/ab/ab....sums"
+std::string segment_path(uint32_t segment);      // "segments/0000002a"
+std::string log_name(uint64_t generation);       // "log.000000000000002a", in index/
+std::string snapshot_name(uint64_t generation);  // "snapshot.000000000000002a", in index/
 // The generation in such a name, or 0. kind: what kind of name is asked for.
 uint64_t generation_of(const char* name, IndexFileKind kind);
 

@@ -1,0 +1,175 @@
+// DiskIndex: what lies on the disks, in memory. One for all disks of the node.
+//   Owner     Node.   Thread  any for all but allocate, attach and apply (start, one thread); no call blocks or allocates.
+//             Calls marked "long" take the stripe's lock many times and are for helper threads
+//   Lifetime  allocated at start, freed after the cores ended
+//   Limits    objects_max objects, chunks_max chunks beyond the first of an object, segments_max segments a disk: full
+//   Memory    62 bytes an object and its first chunk, 29 a further chunk that has blocks (checksums lie in sidecars)
+//   Locks     64 stripes by object, then the segments of a disk, then its log; none is held over a call
+//   Invariant verified blocks are valid ones. A mark counts only while its file is known to be the file it was made on:
+//             one this process added, or one whose stamp was confirmed; until then find() shows no mark.
+//   Order     changes of one object reach the log in the order in which they were made
+// What the caller owes: data lies in the file before add_valid; a stamp is taken when no write to the file is in flight; a
+// segment's pages are written once and its number is used once; after its stamp is recorded nothing is written to it.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cache/disk_table.h"
+
+namespace blobcache {
+
+class DiskLog;
+
+struct DiskIndexOptions {
+  uint32_t objects_max = 0;
+  uint32_t chunks_max = 0;  // beyond the first of each object
+  uint32_t segments_max = 65536;
+  unsigned disk_count = 1;
+};
+
+struct DiskPlace {
+  uint8_t disk = 0;
+  bool packed = false;
+  uint32_t segment = 0;  // packed only
+  uint32_t page = 0;     // packed: of the header; the bytes begin one page further. Else the file has its own offsets
+};
+
+struct DiskView {
+  uint64_t size = 0;
+  DiskPlace place;
+  uint64_t valid = 0;     // blocks of the chunk asked for
+  uint64_t verified = 0;  // of these, those to be trusted unread; 0 until the stamp is confirmed
+  bool confirmed = false;
+  bool whole = false;           // somebody said so: worth verifying
+  bool whole_verified = false;  // all blocks are verified, now: may be armed
+  uint8_t frequency = 0;
+};
+
+class DiskIndex {
+ public:
+  using Record = disk_format::IndexRecord;
+  static constexpr unsigned stripe_count = 64;
+
+  DiskIndex() = default;
+  DiskIndex(const DiskIndex&) = delete;
+  DiskIndex& operator=(const DiskIndex&) = delete;
+
+  // Errors: again (no memory). Address space is taken, memory as it is used.
+  Result<void> allocate(const DiskIndexOptions& options);
+  // From now on changes of this disk go to log; null: nowhere.
+  void attach(unsigned disk, DiskLog* log);
+
+  // position: offset / disk_format::index_chunk_bytes.
+  bool find(const ObjectId& id, uint64_t position, DiskView* view_out);
+
+  struct NewObject {
+    ObjectId id;
+    uint64_t size = 0;
+    DiskPlace place;
+  };
+  // An object without blocks. Errors: full; invalid (exists, impossible size, no such segment).
+  Result<void> add(const NewObject& object);
+  // blocks: bits of the chunk, all of them the object's. Errors: not_found (removed meanwhile), invalid, full, and for
+  // mark_verified: again (its stamp is not confirmed), and only valid blocks are marked.
+  Result<void> add_valid(const ObjectId& id, uint64_t position, uint64_t blocks);
+  Result<void> mark_verified(const ObjectId& id, uint64_t position, uint64_t blocks);
+  // What was found wrong, or punched out.
+  Result<void> drop_blocks(const ObjectId& id, uint64_t position, uint64_t blocks);
+  // Keeps marks over a restart: the stamp of an own-file object's file as it is now. Errors: not_found, invalid (packed),
+  // again (not confirmed: its old stamp would be lost).
+  Result<void> record_stamp(const ObjectId& id, disk_format::FileStamp stamp, bool whole);
+  // Long. Compares with what was recorded: the same: true, its marks count. Another: false, its marks are dropped.
+  // Errors: not_found, invalid (packed: see confirm_segment).
+  Result<bool> confirm(const ObjectId& id, disk_format::FileStamp stamp);
+  // frequency: what the eviction policy counts, 0-255; reaches the disk only with a snapshot.
+  Result<void> set_frequency(const ObjectId& id, uint8_t frequency);
+  // A pinned object is not removed. At most 65535 at once: again. Errors: not_found.
+  Result<void> pin(const ObjectId& id);
+  void unpin(const ObjectId& id);
+  // Long. Its file may be unlinked once this returned. Errors: not_found, again (pinned).
+  Result<void> remove(const ObjectId& id);
+
+  // Errors: full, invalid (exists, or smaller than one before).
+  Result<void> add_segment(unsigned disk, uint32_t number);
+  // Once, when it is full. Errors: not_found, invalid (not one that this process began).
+  Result<void> record_segment_stamp(unsigned disk, uint32_t number, disk_format::FileStamp stamp);
+  // As confirm(). Errors: not_found.
+  Result<bool> confirm_segment(unsigned disk, uint32_t number, disk_format::FileStamp stamp);
+  // Errors: not_found, again (objects lie in it).
+  Result<void> remove_segment(unsigned disk, uint32_t number);
+  uint32_t next_segment(unsigned disk) const;
+  uint32_t objects_in_segment(unsigned disk, uint32_t number) const;
+
+  // What a disk's file says. False: it cannot be, and nothing of it is believed. Before attach.
+  bool apply(unsigned disk, const Record& record);
+  // Before attach: no mark of this disk counts any more.
+  void distrust(unsigned disk);
+  // Adds the records that make up this disk's part of the index, without checksums. Long.
+  void copy_segments(unsigned disk, std::vector<Record>* out) const;
+  void copy_stripe(unsigned disk, unsigned stripe, std::vector<Record>* out);
+
+  uint32_t object_count() const { return objects_.in_use(); }
+  uint32_t chunk_count() const { return chunks_.in_use(); }  // beyond the first of each object
+  size_t memory_bytes() const;                               // as used so far
+
+ private:
+  enum class Confirm : uint8_t { same, other, unknown };
+  struct Segment {
+    uint32_t number = 0;
+    uint32_t objects = 0;
+    disk_format::FileStamp stamp = 0;
+    Confirm confirmed = Confirm::unknown;
+    bool removed = false;
+  };
+  struct Disk {
+    mutable Spinlock lock;
+    std::unique_ptr<Segment[]> segments;  // by number, ascending
+    uint32_t segment_count = 0;
+    DiskLog* log = nullptr;
+  };
+  struct Blocks {
+    uint64_t valid = 0;
+    uint64_t verified = 0;
+  };
+
+  static unsigned stripe_of(const ObjectId& id) { return static_cast<unsigned>(id.hash() >> 58); }
+  uint32_t object_bucket(const ObjectId& id) const { return objects_.bucket(stripe_of(id), id.hash() << 6); }
+  uint32_t chunk_bucket(uint32_t owner, uint64_t position) const {
+    return chunks_.bucket(stripe_of(objects_[owner].id), disk_format::seed_of(owner, position, 0));
+  }
+  // All below: under the stripe's lock, unless they say otherwise.
+  uint32_t find_object(const ObjectId& id) const;
+  uint32_t find_chunk(uint32_t owner, uint64_t position) const;
+  Blocks blocks_of(uint32_t slot, uint64_t position) const;
+  Result<void> set_blocks(uint32_t slot, uint64_t position, Blocks blocks);
+  Result<void> add_locked(const NewObject& object, uint64_t place, uint32_t* slot_out);
+  void settle_packed(uint32_t slot);
+  void log_blocks(uint32_t slot, uint64_t position);
+  void log_object(uint32_t slot);
+  Record record_of_object(uint32_t slot) const;
+  Record record_of_chunk(uint32_t slot, uint64_t position, Blocks blocks) const;
+  void unlink_object(uint32_t slot);
+  // Not under it. Calls f(chunk slot) under the lock, which is let go every few dozen steps; f may remove that chunk.
+  // valid_owner() is asked each time the lock was taken anew.
+  template <class Valid, class F>
+  void each_chunk(unsigned stripe, uint32_t owner, uint64_t chunks, Valid&& valid_owner, F&& f);
+  void drop_marks(const ObjectId& id);  // takes it
+  bool apply_object(unsigned disk, const Record& record);
+  bool apply_blocks(unsigned disk, const Record& record);
+  bool apply_to_known(unsigned disk, const Record& record);
+  bool apply_segment(unsigned disk, const Record& record);
+  static Segment* find_segment(const Disk& disk, uint32_t number);
+
+  struct alignas(64) Stripe {
+    Spinlock lock;
+  };
+  DiskTable<DiskObject, 2> objects_;
+  DiskTable<DiskChunk, 4> chunks_;  // longer chains: most nodes have few of them, and their buckets are memory too
+  std::unique_ptr<Stripe[]> stripes_;
+  std::unique_ptr<Disk[]> disks_;
+  unsigned disk_count_ = 0;
+  uint32_t segments_max_ = 0;
+};
+
+}  // namespace blobcache

@@ -1,0 +1,142 @@
+// DiskTable<T>: the memory of DiskIndex: items with 32-bit names in chains under buckets, in 64 parts.
+//   Owner     DiskIndex.   Thread  chains: under the lock of their part. acquire, release: any (a lock of its own)
+//   Limits    items_max; one bucket for items_per_bucket of them, 8 a part at least
+//   Memory    address space at start, pages when they are first used: released items are used again before new ones
+// Names, not pointers, and links apart from the items: 4 bytes a link, and no padding behind 56 bytes.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+
+#include "base/assert.h"
+#include "base/spinlock.h"
+#include "cache/disk_format.h"
+
+namespace blobcache {
+
+inline constexpr uint32_t disk_slot_none = ~uint32_t{0};
+
+struct DiskObject {
+  ObjectId id;
+  uint64_t size : 47;
+  uint64_t disk : 5;
+  uint64_t frequency : 8;
+  uint64_t packed : 1;
+  uint64_t whole : 1;
+  uint64_t confirmed : 1;  // its marks count
+  uint64_t : 1;
+  uint64_t place;  // packed_place, or the recorded FileStamp
+  uint64_t valid;  // chunk 0; the others are DiskChunks
+  uint64_t verified;
+  uint64_t chunks : 24;           // DiskChunks that it has
+  uint64_t chunks_verified : 24;  // of all its chunks, those of which every block is verified
+  uint64_t pins : 16;
+
+  void add_chunks(int change) { chunks = (chunks + static_cast<uint64_t>(change)) & 0xffffff; }
+  void add_chunks_verified(int change) {
+    chunks_verified = (chunks_verified + static_cast<uint64_t>(change)) & 0xffffff;
+  }
+  void add_pins(int change) { pins = (pins + static_cast<uint64_t>(change)) & 0xffff; }
+};
+static_assert(sizeof(DiskObject) == 56);
+static_assert(disk_format::object_bytes_max < uint64_t{1} << 47);
+static_assert(disk_format::index_chunks_of(disk_format::object_bytes_max) < 1u << 24);
+inline constexpr unsigned disks_max = 32;
+inline constexpr uint64_t disk_pins_max = 65535;
+
+struct DiskChunk {
+  uint64_t valid;
+  uint64_t verified;
+  uint32_t owner;
+  uint32_t position;  // never 0
+};
+static_assert(sizeof(DiskChunk) == 24);
+
+template <class T, unsigned items_per_bucket>
+class DiskTable {
+ public:
+  static constexpr unsigned parts = 64;
+
+  // False: no memory.
+  bool allocate(uint32_t items_max) {
+    items_max_ = items_max;
+    buckets_per_part_ = items_max / items_per_bucket / parts < 8 ? 8 : items_max / items_per_bucket / parts;
+    // calloc gives large pieces as untouched zero pages. Buckets hold name + 1, so that zero is an empty one.
+    items_.reset(static_cast<T*>(calloc(items_max + 1, sizeof(T))));
+    next_.reset(static_cast<uint32_t*>(calloc(items_max + 1, sizeof(uint32_t))));
+    buckets_.reset(static_cast<uint32_t*>(calloc(uint64_t{buckets_per_part_} * parts, sizeof(uint32_t))));
+    return items_ != nullptr && next_ != nullptr && buckets_ != nullptr;
+  }
+
+  T& operator[](uint32_t slot) { return items_.get()[slot]; }
+  const T& operator[](uint32_t slot) const { return items_.get()[slot]; }
+
+  // fraction: uniform bits, the upper ones count.
+  uint32_t bucket(unsigned part, uint64_t fraction) const {
+    return part * buckets_per_part_ + static_cast<uint32_t>(((fraction >> 32) * buckets_per_part_) >> 32);
+  }
+  uint32_t first_bucket(unsigned part) const { return part * buckets_per_part_; }
+  uint32_t buckets_per_part() const { return buckets_per_part_; }
+
+  uint32_t head(uint32_t bucket) const { return buckets_.get()[bucket] - 1; }
+  uint32_t next(uint32_t slot) const { return next_.get()[slot] - 1; }
+  void link(uint32_t bucket, uint32_t slot) {
+    next_.get()[slot] = buckets_.get()[bucket];
+    buckets_.get()[bucket] = slot + 1;
+  }
+  void unlink(uint32_t bucket, uint32_t slot) {
+    uint32_t* link = &buckets_.get()[bucket];
+    while (*link != slot + 1) {
+      BC_ASSERT(*link != 0);
+      link = &next_.get()[*link - 1];
+    }
+    *link = next_.get()[slot];
+  }
+
+  // disk_slot_none: all are in use. The item is as it was left.
+  uint32_t acquire() {
+    const std::lock_guard guard(lock_);
+    uint32_t slot = free_ - 1;
+    if (slot != disk_slot_none) {
+      free_ = next_.get()[slot];
+    } else if (used_ < items_max_) {
+      slot = used_++;
+    } else {
+      return disk_slot_none;
+    }
+    ++in_use_;
+    return slot;
+  }
+  void release(uint32_t slot) {
+    const std::lock_guard guard(lock_);
+    next_.get()[slot] = free_;
+    free_ = slot + 1;
+    --in_use_;
+  }
+  uint32_t in_use() const {
+    const std::lock_guard guard(lock_);
+    return in_use_;
+  }
+  size_t memory_bytes() const {
+    const std::lock_guard guard(lock_);
+    return used_ * (sizeof(T) + sizeof(uint32_t)) + uint64_t{buckets_per_part_} * parts * sizeof(uint32_t);
+  }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<T, Free> items_;
+  std::unique_ptr<uint32_t, Free> next_;  // in a chain, or among the free; name + 1, 0: the last
+  std::unique_ptr<uint32_t, Free> buckets_;
+  uint32_t items_max_ = 0;
+  uint32_t buckets_per_part_ = 0;
+  mutable Spinlock lock_;
+  uint32_t used_ = 0;  // names below were in use at some time
+  uint32_t in_use_ = 0;
+  uint32_t free_ = 0;
+};
+
+}  // namespace blobcache
