@@ -19,11 +19,11 @@ inline constexpr unsigned volumes_max = 4;
 inline constexpr uintptr_t base = 0x10'0000'0000;
 inline constexpr unsigned volumes_max = 4;
 #else
-inline constexpr uintptr_t base = 0x6000'0000'0000;
+inline constexpr uintptr_t base = 0x6800'0000'0000;
 inline constexpr unsigned volumes_max = 64;
 #endif
 #else
-inline constexpr uintptr_t base = 0x6000'0000'0000;
+inline constexpr uintptr_t base = 0x6800'0000'0000;
 inline constexpr unsigned volumes_max = 64;
 #endif
 

@@ -170,7 +170,7 @@ class DevTransport final : public Transport {
     slot.iovecs[1] = {slot.payload, payload_bytes};
     slot.relisten = wants_read();
     if (slot.relisten) {
-      // The READ's CQE says that the reply is out. A reply that fails cancels the READ, whose CQE says that too.
+      // The READ's CQE says that the reply is out. A reply that fails cancels the READ without a CQE of its own.
       options_.reactor->reserve(2);
       Sqe& sqe = options_.reactor->prepare_silent(slot.reply);
       prep_reply(sqe, slot, payload_bytes);
@@ -193,8 +193,12 @@ class DevTransport final : public Transport {
     if (result < 0 && result != -ENOENT && result != -ENODEV && result != -ECANCELED) {
       BC_LOG(error, "fuse: a reply was refused with errno {}", -result);
     }
-    if (slot.relisten) return;
-    --self.replies_owed_;
+    if (slot.relisten) {
+      self.options_.reactor->forgive(slot);
+      --self.reads_armed_;
+    } else {
+      --self.replies_owed_;
+    }
     self.give_back(slot);
     self.listen();
     self.close_if_idle();
@@ -211,8 +215,8 @@ class DevTransport final : public Transport {
       return;
     }
     self.give_back(slot);
-    // -ECANCELED: the reply before it in the chain was refused. -ENOENT: the request was taken back while we read it.
-    if (result == -EAGAIN || result == -EINTR || result == -ECANCELED || result == -ENOENT) {
+    // -ENOENT: the request was taken back while we read it.
+    if (result == -EAGAIN || result == -EINTR || result == -ENOENT) {
       self.listen();
       return;
     }

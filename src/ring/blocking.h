@@ -2,11 +2,10 @@
 //   Owner     one per origin, so that a hung file server stops nobody else
 //   Thread    begin() from any core; the call runs on a helper; its handler runs on the core that began it, as a message
 //   Lifetime  stop() -> join(). A call given after stop() is refused.
-//   Limits    `threads` calls at a time, calls_max waiting; beyond that begin() says again
-//   Simulator threads = 0: begin() runs the call at once and hands its end to `deliver`
+//   Limits    `threads` calls at a time; the callers' pools bound how many wait
+//   Simulator threads = 0: begin() runs the call at once and posts its end to the caller's own core
 #pragma once
 
-#include <cstdint>
 #include "base/list.h"
 #include "base/result.h"
 #include "ring/reactor.h"

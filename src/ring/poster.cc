@@ -36,7 +36,7 @@ void Poster::post(const Reactor& target, Message& message) {
     const int posted = cqe->res;
     io_uring_cqe_seen(&ring, cqe);
     // A full CQ is so for a moment; any other refusal means that the target has gone and nobody waits for us.
-    if (posted != -EOVERFLOW && posted != -EAGAIN) return;
+    if (posted != -EOVERFLOW && posted != -EAGAIN && posted != -ENOMEM) return;
     std::this_thread::yield();
   }
 }

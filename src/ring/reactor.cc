@@ -123,6 +123,12 @@ Sqe& Reactor::prepare(Op& op) {
   return sqe;
 }
 
+void Reactor::forgive(Op& op) {
+  BC_ASSERT(op.cqes_owed > 0 && cqes_owed_ > 0);
+  --op.cqes_owed;
+  --cqes_owed_;
+}
+
 Sqe& Reactor::prepare_silent(Op& op) {
   BC_ASSERT(op.handler != nullptr);
   Sqe& sqe = next_sqe();

@@ -66,8 +66,11 @@ class Reactor {
   // The next SQE, owned by op: zeroed, user_data set, one CQE owed. Valid until the next prepare or the end of the turn.
   Sqe& prepare(Op& op);
   // The same for an SQE whose success nobody needs to hear of (IOSQE_CQE_SKIP_SUCCESS): no CQE is owed, and op's handler
-  // runs only if it fails. For the head of a chain whose last CQE tells its end.
+  // runs only if it fails. For the head of a chain whose last CQE tells its end. If the head fails, the kernel posts its CQE
+  // and none for the members behind it: the handler must forgive() each of them.
   Sqe& prepare_silent(Op& op);
+  // A CQE that op was owed will never come.
+  void forgive(Op& op);
 
   // Delivers message to another reactor; its handler runs there, with result 0. The sender gets no CQE. A message to a
   // reactor that has ended is counted and otherwise forgotten.

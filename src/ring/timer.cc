@@ -10,7 +10,8 @@ void Timers::place(Timer* timer, uint32_t index) {
 
 void Timers::arm(Timer& timer, uint64_t deadline_ns) {
   BC_ASSERT(!timer.armed() && timer.handler != nullptr);
-  timer.deadline_ns = deadline_ns;
+  // Armed by a handler for a time that has passed: due in the next call, or run_due would not end.
+  timer.deadline_ns = deadline_ns > running_until_ns_ ? deadline_ns : running_until_ns_ + 1;
   heap_.push_back(&timer);
   timer.heap_index = static_cast<uint32_t>(heap_.size() - 1);
   sift_up(timer.heap_index);
@@ -29,13 +30,13 @@ void Timers::cancel(Timer& timer) {
 }
 
 void Timers::run_due(uint64_t now_ns) {
-  // A handler may re-arm itself with a deadline that has passed already; the bound keeps such a one to a turn each.
-  std::size_t turns = heap_.size();
-  while (turns-- > 0 && next_deadline_ns() <= now_ns) {
+  running_until_ns_ = now_ns;
+  while (next_deadline_ns() <= now_ns) {
     Timer& timer = *heap_.front();
     cancel(timer);
     timer.handler(timer);
   }
+  running_until_ns_ = 0;
 }
 
 void Timers::sift_up(uint32_t index) {

@@ -46,6 +46,7 @@ class Timers {
   void sift_down(uint32_t index);
 
   std::vector<Timer*> heap_;
+  uint64_t running_until_ns_ = 0;  // while run_due() runs
 };
 
 }  // namespace blobcache

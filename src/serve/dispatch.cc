@@ -1,14 +1,18 @@
 // FUSE opcode -> handler. Requests that need nothing but memory are answered here and now by plain functions; the rest
 // become tasks. What writes gets EROFS (the mount is read-only, so the kernel rarely asks), what we do not know ENOSYS,
 // which the kernel remembers and does not ask again.
+#include <algorithm>
 #include <cerrno>
 
 #include "base/log.h"
 #include "fuse/reply.h"
+#include "serve/caller.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::serve {
 namespace {
+
+constexpr uint64_t watch_ns = 1'000'000'000;
 
 // Reads in flight at the origin on each core; the rest queue. A hung file server may hold as many io_uring workers.
 unsigned running_max(const VolumeServer::Options& options) {
@@ -35,7 +39,7 @@ VolumeServer::VolumeServer(const Options& options)
   room_timer_.server = this;
   for (uint32_t i = 0; i < options_.slots; ++i) {
     requests_[i].server = this;
-    requests_[i].deadline.request = &requests_[i];
+    requests_[i].watch.request = &requests_[i];
   }
 }
 
@@ -103,14 +107,27 @@ void VolumeServer::begin(Request& request, Task task) {
   request.interrupted = false;
   request.timed_out = false;
   request.event.reset();
-  reactor().arm(request.deadline, volume().origin_config.deadline_ns);
+  request.deadline_ns = now_ns() + volume().origin_config.deadline_ns;
+  reactor().arm_at(request.watch, std::min(request.deadline_ns, now_ns() + watch_ns));
   std::move(task).begin();
+}
+
+void Request::on_watch(Timer& timer) {
+  Request& self = *static_cast<Watch&>(timer).request;
+  Reactor& reactor = self.server->reactor();
+  if (self.cancel_wait != nullptr && caller_is_killed(self.slot->in().pid)) return self.interrupt();
+  if (reactor.now_ns() < self.deadline_ns) {
+    reactor.arm_at(self.watch, std::min(self.deadline_ns, reactor.now_ns() + watch_ns));
+    return;
+  }
+  self.timed_out = true;
+  if (self.cancel_wait != nullptr) self.cancel_wait(self);
 }
 
 // Every task calls this last, after its reply.
 void VolumeServer::finish(Request& request) {
   BC_ASSERT(request.cancel_wait == nullptr && tasks_running_ > 0);
-  if (request.deadline.armed()) reactor().cancel(request.deadline);
+  if (request.watch.armed()) reactor().cancel(request.watch);
   --tasks_running_;
   become_idle_if_done();
 }

@@ -1,8 +1,9 @@
 // Request: one FUSE request on its way through the flows.
 //   Owner     a VolumeServer, one for each slot; used again and again
 //   Thread    the slot's core
-//   Waiting   a task waits only on `event`. Who ends the wait: the thing waited for, an INTERRUPT, or the deadline; the
-//             latter two call cancel_wait, which lets go of the thing (it goes on by itself) and sets the event.
+//   Waiting   a task waits only on `event`. Who ends the wait: the thing waited for, an INTERRUPT, or the watch (the caller is
+//             being killed, or the deadline has passed); the latter two call cancel_wait, which lets go of the thing (it goes
+//             on by itself) and sets the event.
 //   Invariant what a request waits for never points into the slot: a request can always be answered at once
 #pragma once
 
@@ -21,7 +22,7 @@ class VolumeServer;
 struct Handle;
 
 struct Request : ListNode {
-  Request() : deadline(&Request::on_deadline) { plan.request = this; }
+  Request() : watch(&Request::on_watch) { plan.request = this; }
 
   VolumeServer* server = nullptr;
   fuse::Slot* slot = nullptr;
@@ -30,10 +31,12 @@ struct Request : ListNode {
   bool timed_out = false;
   void (*cancel_wait)(Request& request) = nullptr;
 
-  struct DeadlineTimer : Timer {
+  // Looks after a wait once a second.
+  struct Watch : Timer {
     using Timer::Timer;
     Request* request = nullptr;
-  } deadline;
+  } watch;
+  uint64_t deadline_ns = 0;
   struct RequestPlan : Plan {
     Request* request = nullptr;
   } plan;
@@ -46,11 +49,7 @@ struct Request : ListNode {
   }
 
  private:
-  static void on_deadline(Timer& timer) {
-    Request& self = *static_cast<DeadlineTimer&>(timer).request;
-    self.timed_out = true;
-    if (self.cancel_wait != nullptr) self.cancel_wait(self);
-  }
+  static void on_watch(Timer& timer);
 };
 
 }  // namespace blobcache::serve
