@@ -10,8 +10,8 @@ namespace blobcache {
 
 }  // namespace blobcache
 
-#define BC_ASSERT(condition)                                                      \
-  do {                                                                            \
-    if (!(condition)) [[unlikely]]                                                \
-      ::blobcache::assert_failed(#condition, __FILE__, __LINE__);                 \
+#define BC_ASSERT(condition)                                      \
+  do {                                                            \
+    if (!(condition)) [[unlikely]]                                \
+      ::blobcache::assert_failed(#condition, __FILE__, __LINE__); \
   } while (false)

@@ -9,12 +9,12 @@
 namespace blobcache {
 
 enum class Feature : uint8_t {
-  io_uring,        // io_uring_setup works at all
-  defer_taskrun,   // IORING_SETUP_SINGLE_ISSUER | DEFER_TASKRUN, kernel 6.1
-  uring_fuse,      // FUSE over io_uring, kernel 6.14 and enable_uring=1
-  passthrough,     // FUSE backing files, kernel 6.9
-  hugepages,       // transparent or reserved 2 MiB pages
-  memlock,         // pages may be pinned beyond RLIMIT_MEMLOCK
+  io_uring,       // io_uring_setup works at all
+  defer_taskrun,  // IORING_SETUP_SINGLE_ISSUER | DEFER_TASKRUN, kernel 6.1
+  uring_fuse,     // FUSE over io_uring, kernel 6.14 and enable_uring=1
+  passthrough,    // FUSE backing files, kernel 6.9
+  hugepages,      // transparent or reserved 2 MiB pages
+  memlock,        // pages may be pinned beyond RLIMIT_MEMLOCK
 };
 inline constexpr unsigned feature_count = 6;
 

@@ -38,13 +38,12 @@ void write_line(Level level, std::string_view message, uint32_t held_back);
 
 }  // namespace blobcache::log
 
-#define BC_LOG(level_, ...)                                                                       \
-  do {                                                                                            \
-    if (::blobcache::log::enabled(::blobcache::log::Level::level_)) {                             \
-      static ::blobcache::log::Site bc_log_site;                                                  \
-      uint32_t bc_log_held_back = 0;                                                              \
-      if (bc_log_site.try_pass(&bc_log_held_back))                                                \
-        ::blobcache::log::write_line(::blobcache::log::Level::level_, ::fmt::format(__VA_ARGS__), \
-                                     bc_log_held_back);                                           \
-    }                                                                                             \
+#define BC_LOG(level_, ...)                                                                                          \
+  do {                                                                                                               \
+    if (::blobcache::log::enabled(::blobcache::log::Level::level_)) {                                                \
+      static ::blobcache::log::Site bc_log_site;                                                                     \
+      uint32_t bc_log_held_back = 0;                                                                                 \
+      if (bc_log_site.try_pass(&bc_log_held_back))                                                                   \
+        ::blobcache::log::write_line(::blobcache::log::Level::level_, ::fmt::format(__VA_ARGS__), bc_log_held_back); \
+    }                                                                                                                \
   } while (false)

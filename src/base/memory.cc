@@ -43,8 +43,8 @@ size_t cgroup_limit_bytes() {
     const bool v2 = controllers.empty();
     if (!v2 && controllers.find("memory") == std::string::npos) continue;
     while (true) {
-      const std::string file = (v2 ? "/sys/fs/cgroup" + path + "/memory.max"
-                                   : "/sys/fs/cgroup/memory" + path + "/memory.limit_in_bytes");
+      const std::string file =
+          (v2 ? "/sys/fs/cgroup" + path + "/memory.max" : "/sys/fs/cgroup/memory" + path + "/memory.limit_in_bytes");
       std::ifstream limit_file(file);
       size_t value = 0;
       if (limit_file >> value && value < limit) limit = value;

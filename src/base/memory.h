@@ -43,9 +43,9 @@ class SharedRegion {
 
   struct Options {
     const char* name = "";
-    void* address = nullptr;    // where it must lie
-    size_t reserve_bytes = 0;   // address space it may grow into
-    size_t bytes = 0;           // from the start
+    void* address = nullptr;   // where it must lie
+    size_t reserve_bytes = 0;  // address space it may grow into
+    size_t bytes = 0;          // from the start
     bool populate = true;
   };
   Result<void> create(const Options& options);

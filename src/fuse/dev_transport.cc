@@ -67,7 +67,9 @@ struct DevSlot : Slot {
 class DevTransport final : public Transport {
  public:
   DevTransport(const TransportOptions& options, std::span<const SlotMemory> memory)
-      : options_(options), slots_(std::make_unique<DevSlot[]>(memory.size())), count_(static_cast<uint32_t>(memory.size())) {
+      : options_(options),
+        slots_(std::make_unique<DevSlot[]>(memory.size())),
+        count_(static_cast<uint32_t>(memory.size())) {
     for (uint32_t i = 0; i < count_; ++i) {
       DevSlot& slot = slots_[i];
       slot.handler = &DevTransport::on_read;
@@ -163,9 +165,8 @@ class DevTransport final : public Transport {
   void write_reply(DevSlot& slot, int error, uint32_t payload_bytes) {
     BC_ASSERT(slot.state == SlotState::serving && payload_bytes <= slot.payload_bytes);
     slot.state = SlotState::replying;
-    new (slot.header->in_out)
-        fuse_out_header{.len = static_cast<uint32_t>(sizeof(fuse_out_header)) + payload_bytes, .error = error,
-                        .unique = slot.unique};
+    new (slot.header->in_out) fuse_out_header{
+        .len = static_cast<uint32_t>(sizeof(fuse_out_header)) + payload_bytes, .error = error, .unique = slot.unique};
     slot.iovecs[0] = {slot.header->in_out, sizeof(fuse_out_header)};
     slot.iovecs[1] = {slot.payload, payload_bytes};
     slot.relisten = wants_read();

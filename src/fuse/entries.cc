@@ -37,8 +37,7 @@ Result<void> Entries::create(unsigned volume, const EntriesGeometry& geometry) {
                                                .bytes = bytes,
                                                .populate = true});
   if (!created) return created;
-  new (region_.bytes().data())
-      EntriesHeader{.magic = magic, .layout_version = layout_version, .geometry = geometry};
+  new (region_.bytes().data()) EntriesHeader{.magic = magic, .layout_version = layout_version, .geometry = geometry};
   return {};
 }
 

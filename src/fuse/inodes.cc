@@ -97,8 +97,8 @@ Result<void> Inodes::create(const Options& options, const FileInfo& root, uint64
       Header{.magic = region_magic, .layout_version = region_layout_version, .record_bytes = sizeof(Record)};
 
   buckets_reserved_ = std::bit_ceil(size_t{options.nodes_max} + buckets_at_start) * sizeof(uint32_t);
-  void* memory = mmap(nullptr, buckets_reserved_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, buckets_reserved_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return fail(Code::again, errno);
   buckets_ = static_cast<uint32_t*>(memory);
   bucket_count_ = buckets_at_start;

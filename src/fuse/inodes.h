@@ -87,8 +87,8 @@ class Inodes {
   uint32_t live_ = 0;
   uint32_t free_records_ = none;  // through Record::hash_next
   uint64_t keys_used_ = 0;
-  static constexpr unsigned key_classes = 8;   // 32, 64, ... 4096 bytes
-  uint64_t free_keys_[key_classes] = {};       // offset + 1 of the first free string of a class; linked in place
+  static constexpr unsigned key_classes = 8;  // 32, 64, ... 4096 bytes
+  uint64_t free_keys_[key_classes] = {};      // offset + 1 of the first free string of a class; linked in place
   // Linear hashing: grows by one bucket per insertion, so that no insertion ever stops for a rehash.
   uint32_t* buckets_ = nullptr;
   size_t buckets_reserved_ = 0;

@@ -16,10 +16,8 @@ int errno_of(const Error& error) {
     case ELOOP:
     case EMFILE:
     case ENFILE:
-    case ENOMEM:
-      return error.os_errno;
-    default:
-      break;
+    case ENOMEM: return error.os_errno;
+    default: break;
   }
   switch (error.code) {
     case Code::not_found: return ENOENT;

@@ -93,9 +93,9 @@ Result<void> Session::mount(const SessionOptions& options, std::string* message_
   }
   if (fuse_session_mount(session_, options_.mountpoint.c_str()) != 0) {
     const int os_errno = errno;
-    *message_out = fmt::format("cannot mount on {}: {}; choose an empty directory that this user owns, or mount as root",
-                               options_.mountpoint,
-                               last_libfuse_message.empty() ? std::strerror(os_errno) : last_libfuse_message);
+    *message_out =
+        fmt::format("cannot mount on {}: {}; choose an empty directory that this user owns, or mount as root",
+                    options_.mountpoint, last_libfuse_message.empty() ? std::strerror(os_errno) : last_libfuse_message);
     fuse_session_destroy(session_);
     session_ = nullptr;
     return fail(Code::denied, os_errno);
@@ -112,7 +112,8 @@ Result<void> Session::negotiate(std::string* message_out) {
   } while (bytes < 0 && errno == EINTR);
   const auto& header = *reinterpret_cast<const fuse_in_header*>(buffer.data());
   const auto& in = *reinterpret_cast<const fuse_init_in*>(buffer.data() + sizeof header);
-  if (bytes < static_cast<ssize_t>(sizeof header + 16) || header.opcode != FUSE_INIT || in.major != 7 || in.minor < 31) {
+  if (bytes < static_cast<ssize_t>(sizeof header + 16) || header.opcode != FUSE_INIT || in.major != 7 ||
+      in.minor < 31) {
     *message_out = "the kernel's FUSE is older than 7.31 (Linux 5.4); blobcache needs Linux 6.1";
     return fail(Code::protocol);
   }

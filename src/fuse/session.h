@@ -15,7 +15,7 @@ namespace blobcache::fuse {
 
 struct SessionOptions {
   std::string mountpoint;
-  std::string source;       // shown as the mount's source
+  std::string source;  // shown as the mount's source
   bool allow_other = false;
   uint32_t max_request = 0;  // bytes
   uint32_t max_background = 0;
@@ -29,7 +29,7 @@ struct SessionFacts {
   bool uring = false;
   bool passthrough = false;
   bool resend = false;
-  uint32_t max_request = 0;  // bytes, what the kernel grants
+  uint32_t max_request = 0;   // bytes, what the kernel grants
   uint32_t device_minor = 0;  // of the mount: /sys/fs/fuse/connections/N, /sys/class/bdi/0:N
 };
 

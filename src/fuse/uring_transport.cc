@@ -86,9 +86,8 @@ class UringTransport final : public Transport {
   void commit(Slot& slot, int error, uint32_t payload_bytes) {
     BC_ASSERT(slot.state == SlotState::serving);
     slot.state = SlotState::replying;
-    new (slot.header->in_out)
-        fuse_out_header{.len = static_cast<uint32_t>(sizeof(fuse_out_header)) + payload_bytes, .error = error,
-                        .unique = slot.unique};
+    new (slot.header->in_out) fuse_out_header{
+        .len = static_cast<uint32_t>(sizeof(fuse_out_header)) + payload_bytes, .error = error, .unique = slot.unique};
     slot.header->entry.payload_bytes = payload_bytes;
     send_commit(slot);
   }
@@ -126,8 +125,8 @@ class UringTransport final : public Transport {
       return;
     }
     if (result != -ENOTCONN && result != -ECONNABORTED && result != -ECANCELED && result != -ENODEV) {
-      BC_LOG(error, "fuse: queue {} refused a command with errno {}; this entry is lost until the next mount", slot.queue,
-             -result);
+      BC_LOG(error, "fuse: queue {} refused a command with errno {}; this entry is lost until the next mount",
+             slot.queue, -result);
     }
     slot.state = SlotState::closed;
     BC_ASSERT(open_slots_ > 0);

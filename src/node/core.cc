@@ -117,18 +117,20 @@ Result<void> Core::set_up() {
   Result<std::unique_ptr<Ring>> ring = create_uring({.sqes = limits::ring_sqes, .cqes = limits::ring_cqes});
   if (!ring) return std::unexpected(ring.error());
   reactor_ = std::make_unique<Reactor>(
-      std::move(*ring), ReactorOptions{.core = options_.number, .cqes = limits::ring_cqes, .epochs = &options_.shared->epochs});
+      std::move(*ring),
+      ReactorOptions{.core = options_.number, .cqes = limits::ring_cqes, .epochs = &options_.shared->epochs});
   stop_message_ = std::make_unique<StopMessage>(*this);
   for (const std::unique_ptr<serve::Volume>& volume : options_.shared->volumes) {
-    const Result<void> registered =
-        reactor_->ring().register_file(device_file(volume->number), volume->session.fd());
+    const Result<void> registered = reactor_->ring().register_file(device_file(volume->number), volume->session.fd());
     if (!registered) return registered;
   }
   if (const Result<void> registered = register_memory(); registered) {
     registered_buffers_ = true;
   } else if (options_.number == 0) {
-    BC_LOG(warn, "memory cannot be registered with io_uring (errno {}): reads cost a page walk each; raise RLIMIT_MEMLOCK "
-           "or grant CAP_IPC_LOCK", registered.error().os_errno);
+    BC_LOG(warn,
+           "memory cannot be registered with io_uring (errno {}): reads cost a page walk each; raise RLIMIT_MEMLOCK "
+           "or grant CAP_IPC_LOCK",
+           registered.error().os_errno);
   }
   make_servers();
   return {};

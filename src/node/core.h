@@ -14,8 +14,8 @@
 
 #include "base/epoch.h"
 #include "node/plan.h"
-#include "ring/reactor.h"
 #include "ring/poster.h"
+#include "ring/reactor.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::node {

@@ -107,7 +107,8 @@ Outcome Node::check_kernel() {
   if (!probe.available) {
     if (probe.os_errno == EPERM) {
       return lacking(
-          "io_uring is switched off on this machine: set the sysctl kernel.io_uring_disabled=0, and in a container use a "
+          "io_uring is switched off on this machine: set the sysctl kernel.io_uring_disabled=0, and in a container use "
+          "a "
           "seccomp profile that allows io_uring");
     }
     return lacking(fmt::format("this kernel has no usable io_uring ({}): blobcache needs Linux 6.1 or newer",
@@ -115,7 +116,8 @@ Outcome Node::check_kernel() {
   }
   if (!probe.all_opcodes) return lacking("this kernel's io_uring is too old: blobcache needs Linux 6.1 or newer");
   if (access("/dev/fuse", F_OK) != 0) {
-    return lacking("there is no /dev/fuse: load the module with `modprobe fuse`, or give the container --device /dev/fuse");
+    return lacking(
+        "there is no /dev/fuse: load the module with `modprobe fuse`, or give the container --device /dev/fuse");
   }
   if (access("/dev/fuse", R_OK | W_OK) != 0) {
     return lacking("/dev/fuse may not be opened by this user: its mode should be 0666 (udev sets it)");
@@ -188,11 +190,11 @@ Outcome Node::mount_volumes() {
     volume->origin->begin_lookup(reactor, call);
     while (!call.ended) reactor.turn(true);
     if (call.failed) {
-      return failed(fmt::format("cannot look at the source {}: {}", volume->config.source,
-                                std::strerror(call.error.os_errno)));
+      return failed(
+          fmt::format("cannot look at the source {}: {}", volume->config.source, std::strerror(call.error.os_errno)));
     }
-    const Result<void> inodes = volume->inodes.create({.volume = volume->number, .nodes_max = plan_.inodes_max}, call.info,
-                                                      reactor.now_ns());
+    const Result<void> inodes =
+        volume->inodes.create({.volume = volume->number, .nodes_max = plan_.inodes_max}, call.info, reactor.now_ns());
     if (!inodes) return failed("no memory for the inode table; lower memory.limit");
 
     std::string message;
@@ -212,7 +214,8 @@ Outcome Node::mount_volumes() {
       return lacking("the kernel offered no FUSE over io_uring although enable_uring is on; use -o fuse.transport=dev");
     }
     if (const Result<void> entries = volume->entries.create(volume->number, plan_.entries); !entries) {
-      return failed(fmt::format("no memory for the FUSE requests of {}; lower fuse.queue_memory", volume->config.mountpoint));
+      return failed(
+          fmt::format("no memory for the FUSE requests of {}; lower fuse.queue_memory", volume->config.mountpoint));
     }
     set_read_ahead(*volume);
   }
@@ -256,7 +259,8 @@ Outcome Node::start_cores() {
 
 Outcome Node::open_control() {
   poster_ = std::make_unique<Poster>();
-  const std::string name = config_.volumes.size() == 1 ? escape_mount_path(config_.volumes[0].mountpoint) : config_.node.name;
+  const std::string name =
+      config_.volumes.size() == 1 ? escape_mount_path(config_.volumes[0].mountpoint) : config_.node.name;
   control_.add("ping", [this] { return answer_ping(); });
   control_.add("status", [this] { return status_json(config_, plan_, shared_, cores_); });
   control_.add("stop", [] {
@@ -268,7 +272,8 @@ Outcome Node::open_control() {
   }
   const std::string path = control_socket_path(state_directory(), name);
   if (const Result<void> opened = control_.open(path); !opened) {
-    return failed(fmt::format("cannot listen on the control socket {}: {}", path, std::strerror(opened.error().os_errno)));
+    return failed(
+        fmt::format("cannot listen on the control socket {}: {}", path, std::strerror(opened.error().os_errno)));
   }
   return {};
 }
@@ -323,7 +328,8 @@ std::string Node::summary() const {
 
 void Node::serve(const std::function<void(const std::string&)>& on_ready) {
   if (!plan_.why_not_uring.empty()) BC_LOG(info, "transport dev, not uring: {}", plan_.why_not_uring);
-  if (!arena_.on_huge_pages()) BC_LOG(info, "no huge pages: registered memory costs 6 MiB a GiB and core in the kernel");
+  if (!arena_.on_huge_pages())
+    BC_LOG(info, "no huge pages: registered memory costs 6 MiB a GiB and core in the kernel");
   // The first answer through each mount: after it the mount is known to work.
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
     struct stat root{};

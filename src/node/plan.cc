@@ -41,7 +41,8 @@ uint32_t count_possible_cpus() {
   uint32_t highest = 0;
   if (file >> text) {
     const size_t last = text.find_last_of("-,");
-    highest = static_cast<uint32_t>(std::strtoul(text.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+    highest =
+        static_cast<uint32_t>(std::strtoul(text.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
   } else {
     highest = static_cast<uint32_t>(sysconf(_SC_NPROCESSORS_CONF)) - 1;
   }
@@ -59,10 +60,11 @@ void choose_transport(const Config& config, const Machine& machine, Plan& plan) 
   plan.uring = config.fuse.transport != Transport::dev;
   if (plan.uring && !machine.uring_fuse) {
     plan.uring = false;
-    plan.why_not_uring = "FUSE over io_uring is off; as root, on Linux 6.14 or newer: echo 1 > /sys/module/fuse/parameters/enable_uring";
+    plan.why_not_uring =
+        "FUSE over io_uring is off; as root, on Linux 6.14 or newer: echo 1 > /sys/module/fuse/parameters/enable_uring";
   }
-  const auto request = static_cast<uint32_t>(
-      std::min<uint64_t>(config.fuse.max_request_bytes, machine.kernel_max_request_bytes));
+  const auto request =
+      static_cast<uint32_t>(std::min<uint64_t>(config.fuse.max_request_bytes, machine.kernel_max_request_bytes));
   if (plan.uring) {
     plan.entries = fuse::plan_entries(machine.possible_cpus, request, config.fuse.queue_memory_bytes);
     if (plan.entries.entries_per_queue > 0) return;
@@ -124,7 +126,8 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   plan.descriptors_bytes = plan.arena_bytes > 0 ? MemoryTier::metadata_bytes(plan.arena_bytes) : 0;
   if (plan.arena_bytes < arena_bytes_min) {
     *message_out = fmt::format(
-        "memory.limit = {} is too small: {} are fixed (requests {}, inodes {}, program and rings {}) and the memory tier "
+        "memory.limit = {} is too small: {} are fixed (requests {}, inodes {}, program and rings {}) and the memory "
+        "tier "
         "needs {}; give at least {}",
         format_bytes_short(plan.limit_bytes), format_bytes_short(fixed), format_bytes_short(plan.entries_bytes),
         format_bytes_short(plan.inodes_bytes), format_bytes_short(plan.base_bytes + plan.kernel_bytes),

@@ -13,8 +13,8 @@
 namespace blobcache::node {
 
 struct Machine {
-  uint32_t possible_cpus = 0;            // queues of FUSE over io_uring
-  std::vector<unsigned> allowed_cpus;    // this process may run on
+  uint32_t possible_cpus = 0;          // queues of FUSE over io_uring
+  std::vector<unsigned> allowed_cpus;  // this process may run on
   uint64_t memory_bytes = 0;
   uint32_t kernel_max_request_bytes = 0;
   bool uring_fuse = false;
@@ -23,16 +23,16 @@ Machine look_at_machine();
 
 struct Plan {
   uint32_t cores = 0;
-  bool uring = false;       // FUSE over io_uring
+  bool uring = false;         // FUSE over io_uring
   std::string why_not_uring;  // empty when it is, or was not wanted
   uint64_t limit_bytes = 0;
-  fuse::EntriesGeometry entries;  // of each volume
-  uint32_t slots_per_core = 0;    // dev: entries of a core
-  uint64_t base_bytes = 0;        // code, stacks, heap, request state
-  uint64_t entries_bytes = 0;     // all volumes
-  uint64_t inodes_bytes = 0;      // grows into this, all volumes
-  uint32_t inodes_max = 0;        // each volume
-  uint64_t kernel_bytes = 0;      // rings
+  fuse::EntriesGeometry entries;   // of each volume
+  uint32_t slots_per_core = 0;     // dev: entries of a core
+  uint64_t base_bytes = 0;         // code, stacks, heap, request state
+  uint64_t entries_bytes = 0;      // all volumes
+  uint64_t inodes_bytes = 0;       // grows into this, all volumes
+  uint32_t inodes_max = 0;         // each volume
+  uint64_t kernel_bytes = 0;       // rings
   uint64_t descriptors_bytes = 0;  // of L0 frames
   uint64_t arena_bytes = 0;
 };

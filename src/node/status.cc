@@ -59,8 +59,8 @@ std::string volume_json(const serve::Volume& volume, const std::vector<std::uniq
       R"("errors":{},"bytes":{{"memory":{},"disk":{},"peer":{},"origin":{}}}}})",
       quoted(volume.config.name), quoted(volume.config.source), quoted(volume.config.mountpoint),
       volume.session.facts().uring ? "uring" : "dev", volume.session.facts().passthrough, volume.handles.open_count(),
-      sums.requests, sums.reads, sums.memory_hits, sums.origin_reads, sums.origin_bytes, sums.interrupts, sums.deadlines,
-      sums.errors, sums.bytes[0], sums.bytes[1], sums.bytes[2], sums.bytes[3]);
+      sums.requests, sums.reads, sums.memory_hits, sums.origin_reads, sums.origin_bytes, sums.interrupts,
+      sums.deadlines, sums.errors, sums.bytes[0], sums.bytes[1], sums.bytes[2], sums.bytes[3]);
 }
 
 }  // namespace

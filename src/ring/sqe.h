@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <span>
 
+#include <liburing/io_uring.h>
 #include <linux/openat2.h>
 #include <linux/time_types.h>
-#include <liburing/io_uring.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 

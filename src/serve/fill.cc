@@ -70,9 +70,7 @@ void VolumeServer::on_load_done(OriginCall& call) {
   auto& read_call = static_cast<Load::LoadCall&>(call);
   Load& load = *read_call.load;
   VolumeServer& self = *load.server;
-  LoadOutcome outcome{.ok = !call.failed,
-                      .keep = load.handle->cacheable && !read_call.young,
-                      .error = call.error};
+  LoadOutcome outcome{.ok = !call.failed, .keep = load.handle->cacheable && !read_call.young, .error = call.error};
   uint64_t ended = load.blocks_in_run;
   if (call.failed) {
     self.counters_.errors[static_cast<unsigned>(ErrorPlace::load)].add(1);

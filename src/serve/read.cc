@@ -23,8 +23,7 @@ void VolumeServer::read(Request& request) {
   counters_.reads.add(1);
   if (in.offset >= handle->object_bytes) return reply(request, 0);
   const uint64_t rest = handle->object_bytes - in.offset;
-  const ReadRange range{.offset = in.offset,
-                        .bytes = static_cast<uint32_t>(std::min<uint64_t>(rest, in.size))};
+  const ReadRange range{.offset = in.offset, .bytes = static_cast<uint32_t>(std::min<uint64_t>(rest, in.size))};
   if (range.bytes == 0) return reply(request, 0);
   // A short answer would be taken for the end of the file, and the rest for zeros.
   if (range.bytes > slot.payload_bytes) return reply_error(request, EIO);

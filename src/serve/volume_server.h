@@ -59,7 +59,7 @@ class VolumeServer final : public fuse::RequestHandler {
     InterruptRouter* interrupts = nullptr;
     bool registered_buffers = true;  // the ring knows the arena
     unsigned cores = 1;              // that share the origin's connections
-    uint32_t slots = 0;  // of all transports together
+    uint32_t slots = 0;              // of all transports together
     unsigned transports = 1;
     void (*on_idle)(VolumeServer& server, void* context) = nullptr;  // the connection ended and no task is left
     void* on_idle_context = nullptr;
