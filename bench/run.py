@@ -16,6 +16,7 @@ import signal
 import sys
 
 import costs
+import eviction
 import harness
 import metadata
 import reads
@@ -31,6 +32,7 @@ BENCHES = {
     "P6": ("system calls of the daemon in steady state", costs.system_calls),
     "P7": ("allocations of the daemon on hits", costs.allocations),
     "P8": ("acquire and release of a buffer", costs.buffer_pool),
+    "P18": ("hit rates of the eviction policies: epochs, popularity, models over a scan, a trace", eviction.hit_rates),
     "P22": ("FUSE requests of everyday metadata work, with and without timeouts", metadata.metadata_requests),
 }
 
