@@ -1,6 +1,8 @@
 // The index against a map, with restarts; its memory; its start.
+#include <atomic>
 #include <chrono>
 #include <random>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -241,6 +243,67 @@ TEST_CASE("cleaning up after a snapshot may be cut between any two files") {
     restarted.restart();
     restarted.check(*found.index);
   }
+}
+
+TEST_CASE("threads change the index while it is copied, and all of it is found again") {
+  const TempFolder folder;
+  constexpr uint64_t threads = 3;
+  constexpr uint64_t objects = 200;
+  std::map<uint64_t, uint64_t> valid[threads];  // blocks of chunk 1, by number
+  {
+    Opened opened(folder.path(), 4096, 200000);  // nothing is lost, however late the flusher is
+    std::atomic<unsigned> running{threads};
+    std::vector<std::thread> changers;
+    for (uint64_t thread = 0; thread < threads; ++thread) {
+      changers.emplace_back([&, thread] {
+        std::mt19937_64 random(thread);
+        for (unsigned i = 0; i < 20000; ++i) {
+          const uint64_t number = thread * objects + random() % objects;
+          const uint64_t blocks = random();
+          const ObjectId id = id_of(number);
+          DiskView view;
+          const bool known = opened.index->find(id, 1, &view);
+          if (known != valid[thread].contains(number)) std::abort();
+          if (known && view.valid != valid[thread][number]) std::abort();
+          if (!known) {
+            if (!opened.index->add({.id = id, .size = 8 * MiB})) std::abort();
+            valid[thread][number] = 0;
+          } else if (random() % 8 == 0) {
+            if (!opened.index->remove(id)) std::abort();
+            valid[thread].erase(number);
+          } else {
+            if (!opened.index->add_valid(id, 1, blocks) || !opened.index->mark_verified(id, 1, blocks)) std::abort();
+            valid[thread][number] |= blocks;
+          }
+        }
+        running.fetch_sub(1);
+      });
+    }
+    unsigned snapshots = 0;
+    while (running.load() > 0) {
+      const Result<bool> more = opened.journal->step_snapshot();
+      REQUIRE(more);
+      REQUIRE(opened.journal->flush());
+      snapshots += !*more;
+    }
+    for (std::thread& changer : changers) changer.join();
+    REQUIRE(opened.journal->flush());
+    CHECK(opened.journal->lost_records_count() == 0);
+    MESSAGE(fmt::format("snapshots meanwhile: {}", snapshots));
+  }
+  const Opened found(folder.path());
+  CHECK_FALSE(found.report.marks_dropped);
+  uint64_t wrong = 0;
+  uint64_t count = 0;
+  for (const auto& part : valid) {
+    for (const auto& [number, blocks] : part) {
+      DiskView view;
+      wrong += !found.index->find(id_of(number), 1, &view) || view.valid != blocks;
+      ++count;
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(found.index->object_count() == count);
 }
 
 TEST_CASE("a full index says so, and is whole again after removals") {
