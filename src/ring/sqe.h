@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <span>
 
+// liburing's header of Debian 12 uses a type that it does not declare.
+#include <linux/time_types.h>
+// after it
 #include <liburing/io_uring.h>
 #include <linux/openat2.h>
-#include <linux/time_types.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
