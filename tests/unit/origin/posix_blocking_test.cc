@@ -9,7 +9,7 @@
 #include <dirent.h>
 #include <sys/statvfs.h>
 
-#include "origin/posix_fixture.h"
+#include "unit/origin/posix_fixture.h"
 
 using namespace blobcache_test;
 

@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 
 #include "base/limits.h"
-#include "origin/posix_fixture.h"
+#include "unit/origin/posix_fixture.h"
 
 using namespace blobcache_test;
 

@@ -10,7 +10,7 @@
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 
-#include "origin/posix_fixture.h"
+#include "unit/origin/posix_fixture.h"
 
 using namespace blobcache_test;
 
