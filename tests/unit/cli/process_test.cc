@@ -139,6 +139,7 @@ TEST_CASE("daemon: ready is believed only when a mount of ours answers; its stde
   const Folder folder;
   const DaemonOptions options{.log_path = folder.file("log"), .mountpoint = "/"};
   const node::Outcome outcome = start_daemon(options, [](const OnReady& on_ready) {
+    std::signal(SIGTERM, SIG_DFL);  // the test framework's handler would write into the log
     write_all(STDERR_FILENO, "a line\n");
     on_ready("ready");
     pause();  // until the command, not believing it, ends it
