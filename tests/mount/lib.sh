@@ -80,6 +80,13 @@ wait_for() {
   done
 }
 
+# is_settled FILE: its last change is more than a second ago, so that what is read of it may be kept.
+is_settled() {
+  local changed now=${EPOCHREALTIME/[.,]/}
+  changed=$(stat -c %.6Z "$1")
+  ((now - ${changed/[.,]/} > 1100000))
+}
+
 # wait_gone SECONDS PID...: until none of the processes exists (a zombie does not count as existing).
 wait_gone() {
   local seconds=$1 pid

@@ -36,6 +36,30 @@ for name, wanted in ((b"n" * 256, "ENAMETOOLONG"), (b"n" * 254, "ENOENT"), (b"\x
 assert os.stat(mount + b"/..").st_ino == os.stat(os.path.dirname(mount)).st_ino
 for name in names:
     os.unlink(source + b"/" + name)
+
+# A path longer than the longest (4095 bytes), which only descriptors reach: a clear errno there, and nothing breaks.
+def open_levels(root, make):
+    here, level = os.open(root, os.O_RDONLY), 0
+    try:
+        for level in range(30):
+            name = b"%02d-" % level + b"l" * 197
+            if make:
+                os.mkdir(name, dir_fd=here)
+            os.listdir(here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+    except OSError as error:
+        return level, errno.errorcode[error.errno]
+    finally:
+        os.close(here)
+    return 30, "end"
+
+assert open_levels(source, True) == (30, "end")
+level, verdict = open_levels(mount, False)
+assert verdict == "ENAMETOOLONG" and level >= 19, (level, verdict)
+assert error_of(mount + b"/none") == "ENOENT"
+os.system(b"rm -rf " + source + b"/00-*")
 PYTHON
   stop_mount "$mnt"
 }

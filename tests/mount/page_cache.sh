@@ -7,7 +7,7 @@ source_dir=$MOUNT_TMP/source
 mnt=$MOUNT_TMP/mnt
 mkdir -p "$source_dir"
 head -c 20000123 /dev/urandom >"$source_dir/file"
-touch -d '2020-01-01 00:00:00' "$source_dir/file"
+wait_for 5 "the file is old enough to be kept" is_settled "$source_dir/file"
 
 check() {
   # Long timeouts, so that a slow machine does not ask for attributes in between.
