@@ -5,7 +5,9 @@
 // work: every reply body already lies in memory, no lookup, no locks, no counters.
 //   --transport=uring   one ring and one FUSE queue per CPU; a read is one memcpy into the payload the kernel gave us
 //   --transport=dev     one blocking read(2) on /dev/fuse per CPU; the reply is one writev straight from the file's bytes
-// The second has no copy of its own: it is the strongest that /dev/fuse can do without splice.
+//   --transport=splice  as dev, but the reply goes through a pipe: vmsplice of the header and the bytes, then splice
+// The second has no copy of its own. The third shows what splice would bring: the kernel copies out of the pipe's pages
+// what it cannot steal, and memory that we go on using can never be stolen.
 //
 // Protocol: linux/fuse.h and what fuse/abi.h adds; for the ring, Documentation/filesystems/fuse/fuse-io-uring.rst.
 
@@ -127,8 +129,19 @@ Reply answer(const Tree& tree, const fuse_in_header& in, const void* op_in, cons
 
 // ---- /dev/fuse ----
 
-// One request by read(2), its reply by writev(2). False when the mount is gone.
-bool serve_one_from_device(const Tree& tree, int device, char* buffer, size_t buffer_bytes) {
+// -1: no splice.
+struct Pipe {
+  int ends[2] = {-1, -1};
+};
+
+bool send_reply(int device, const Pipe& pipe, const iovec* parts, unsigned count, size_t bytes) {
+  if (pipe.ends[0] < 0) return writev(device, parts, static_cast<int>(count)) >= 0;
+  return vmsplice(pipe.ends[1], parts, count, 0) == static_cast<ssize_t>(bytes) &&
+         splice(pipe.ends[0], nullptr, device, nullptr, bytes, SPLICE_F_MOVE) == static_cast<ssize_t>(bytes);
+}
+
+// One request by read(2), its reply by writev(2) or splice(2). False when the mount is gone.
+bool serve_one_from_device(const Tree& tree, int device, const Pipe& pipe, char* buffer, size_t buffer_bytes) {
   const ssize_t got = read(device, buffer, buffer_bytes);
   if (got < 0) return errno == EINTR || errno == EAGAIN || errno == ENOENT;
   const auto& in = *reinterpret_cast<const fuse_in_header*>(buffer);
@@ -141,13 +154,17 @@ bool serve_one_from_device(const Tree& tree, int device, char* buffer, size_t bu
   out.error = reply.error;
   out.len = static_cast<uint32_t>(sizeof out + reply.body_bytes);
   const iovec parts[] = {{&out, sizeof out}, {const_cast<void*>(reply.body), reply.body_bytes}};
-  return writev(device, parts, reply.body_bytes == 0 ? 1 : 2) >= 0 || errno == ENOENT || errno == EINTR;
+  return send_reply(device, pipe, parts, reply.body_bytes == 0 ? 1 : 2, out.len) || errno == ENOENT || errno == EINTR;
 }
 
-void serve_device(const Tree& tree, int device) {
+void serve_device(const Tree& tree, int device, bool by_splice = false) {
+  Pipe pipe;
+  if (by_splice && (pipe2(pipe.ends, O_CLOEXEC) != 0 || fcntl(pipe.ends[1], F_SETPIPE_SZ, request_bytes_max) < 0)) {
+    fail("a pipe of 1 MiB");
+  }
   const size_t buffer_bytes = request_bytes_max + page_bytes;
   auto* buffer = static_cast<char*>(map_memory(buffer_bytes));
-  while (serve_one_from_device(tree, device, buffer, buffer_bytes)) {
+  while (serve_one_from_device(tree, device, pipe, buffer, buffer_bytes)) {
   }
 }
 
@@ -284,8 +301,9 @@ int mount_here(const char* mountpoint) {
 int main(int argc, char** argv) {
   const std::string_view transport = argc == 4 ? argv[1] : "";
   const bool over_ring = transport == "--transport=uring";
-  if (!over_ring && transport != "--transport=dev") {
-    std::fprintf(stderr, "usage: ram_server --transport=uring|dev FILE MOUNTPOINT\n");
+  const bool by_splice = transport == "--transport=splice";
+  if (!over_ring && !by_splice && transport != "--transport=dev") {
+    std::fprintf(stderr, "usage: ram_server --transport=uring|dev|splice FILE MOUNTPOINT\n");
     return 2;
   }
   sigset_t stop_signals;
@@ -299,10 +317,10 @@ int main(int argc, char** argv) {
   answer_init(device, over_ring);
   const auto cpus = static_cast<unsigned>(sysconf(_SC_NPROCESSORS_CONF));
   for (unsigned cpu = 0; cpu < cpus; ++cpu) {
-    std::thread([&tree, device, over_ring, cpu] {
+    std::thread([&tree, device, over_ring, by_splice, cpu] {
       if (over_ring) return serve_ring(tree, device, static_cast<uint16_t>(cpu));
       pin_to_cpu(cpu);
-      serve_device(tree, device);
+      serve_device(tree, device, by_splice);
     }).detach();
   }
   // FORGET and INTERRUPT come by the device even when the requests come by the ring.

@@ -1,7 +1,7 @@
 // /dev/fuse through the ring. While readers wait for each answer, one READ in flight per core is best: every waiter wakes
 // for every request (85-89 K reads/s against 51-82 K with 8 in flight; docs/KERNEL.md). When requests queue up, several
 // READs end in one turn and one io_uring_enter serves them all. So the depth follows what is seen: every depth_probe_turns
-// one READ more is tried; turns in which all of them end double the depth, and depth_poor_turns in which only one does
+// some READs more are tried; turns in which all of them end double the depth, and depth_poor_turns in which only one does
 // take it back to one.
 //
 // A request that is answered in the turn it came in is a WRITEV linked to the next READ into the same slot; one that has to
@@ -12,8 +12,10 @@
 //
 // The request is laid out as the uring transport has it: headers copied to the header page (at most 168 bytes), the body
 // stays in the payload. The reply's WRITEV gathers the out header from the header page and the body from the payload.
-// Splice was tried: vmsplice of the payload and splice to the device cost two more operations per reply and the pipe's
-// pages are copied all the same unless gifted (bench/RESULTS.md).
+//
+// Replies by splice were tried and rejected (bench/ram_server.cc, --transport=splice): 3.0-4.0 GiB/s against 3.0-3.2 by
+// writev for 512 KiB, 138-156 K/s against 142-149 K/s for 4 KiB, and a pipe and one operation more for each reply. The
+// kernel copies out of the pipe all the same, because memory that we go on using cannot be given away.
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -27,8 +29,9 @@ namespace blobcache::fuse {
 namespace {
 
 constexpr uint32_t depth_max = 8;
-constexpr uint64_t depth_probe_turns = 128;
-constexpr uint32_t depth_poor_turns = 8;
+constexpr uint32_t depth_probe = 4;
+constexpr uint64_t depth_probe_turns = 64;
+constexpr uint32_t depth_poor_turns = 6;
 
 // Bytes of the operation's own header before the body; 0 for those that are all body.
 uint32_t argument_bytes(uint32_t opcode) {
@@ -145,7 +148,7 @@ class DevTransport final : public Transport {
     }
     if (depth_ == 1) {
       if (turn >= turn_of_probe_ + depth_probe_turns) {
-        depth_ = 2;
+        depth_ = depth_probe;
         poor_turns_ = 0;
         turn_of_probe_ = turn;
       }

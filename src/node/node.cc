@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -41,8 +42,15 @@ namespace {
 
 constexpr int drain_ms = 10'000;
 constexpr int abort_ms = 2'000;
+constexpr int ping_ms = 1'000;
 constexpr unsigned origin_patience_ms = 1'000;
 constexpr uint64_t read_ahead_bytes_auto = 512 * limits::KiB;
+
+struct PingMessage : Message {
+  PingMessage() : Message(+[](Op& op, int32_t, uint32_t) { static_cast<PingMessage&>(op).answered.release(); }) {}
+  std::binary_semaphore answered{0};
+  bool in_flight = false;
+};
 
 class Node {
  public:
@@ -77,6 +85,7 @@ class Node {
   Arena arena_;
   SharedState shared_;
   std::vector<std::unique_ptr<Core>> cores_;
+  std::vector<std::unique_ptr<PingMessage>> pings_;  // one a core
   Control control_;
   std::unique_ptr<Poster> poster_;
   int signal_fd_ = -1;
@@ -245,7 +254,10 @@ Outcome Node::start_cores() {
                                                           .on_volume_idle = [this] { count_idle(); },
                                                           .cores = &cores_}));
   }
-  for (const std::unique_ptr<Core>& core : cores_) core->start();
+  for (const std::unique_ptr<Core>& core : cores_) {
+    pings_.push_back(std::make_unique<PingMessage>());
+    core->start();
+  }
   for (const std::unique_ptr<Core>& core : cores_) {
     if (const Result<void> ready = core->wait_ready(); !ready) {
       return lacking(fmt::format("a core could not set up its ring: {} (RLIMIT_MEMLOCK, kernel.io_uring_disabled)",
@@ -278,18 +290,19 @@ Outcome Node::open_control() {
   return {};
 }
 
-// Each core answers a message, so that "pong" means that requests are being served, not that a process exists.
+// Each core answers a message, so that "pong" means that requests are being served, not that a process exists. A core that
+// does not answer keeps its message, and is not asked again until it has.
 std::string Node::answer_ping() {
-  struct PingMessage : Message {
-    using Message::Message;
-    std::binary_semaphore* answered = nullptr;
-  };
-  for (const std::unique_ptr<Core>& core : cores_) {
-    std::binary_semaphore answered{0};
-    PingMessage message(+[](Op& op, int32_t, uint32_t) { static_cast<PingMessage&>(op).answered->release(); });
-    message.answered = &answered;
-    poster_->post(core->reactor(), message);
-    answered.acquire();
+  for (unsigned i = 0; i < cores_.size(); ++i) {
+    PingMessage& ping = *pings_[i];
+    if (!ping.in_flight) {
+      ping.in_flight = true;
+      poster_->post(cores_[i]->reactor(), ping);
+    }
+    if (!ping.answered.try_acquire_for(std::chrono::milliseconds(ping_ms))) {
+      return fmt::format("error: core {} does not answer\n", i);
+    }
+    ping.in_flight = false;
   }
   return fmt::format("pong {}\n", getpid());
 }

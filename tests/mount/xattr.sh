@@ -8,11 +8,11 @@ mnt=$MOUNT_TMP/mnt
 mkdir -p "$source_dir/dir"
 
 check() {
-  wait_for 5 "the file is old enough to be kept" is_settled "$source_dir/file"
   head -c 3000000 /dev/urandom >"$source_dir/file"
   head -c 3000000 /dev/urandom >"$source_dir/dir/other"
   ln -f "$source_dir/file" "$source_dir/hard-link"
   touch -d '2020-01-01 00:00:00' "$source_dir/file" "$source_dir/dir/other"
+  wait_for 5 "the file is old enough to be kept" is_settled "$source_dir/file"
   start_mount "$source_dir" "$mnt" -o fuse.entry_timeout=100ms -o fuse.attr_timeout=100ms
   "$PYTHON" - "$source_dir" "$mnt" <<'PYTHON'
 import ctypes, errno, json, os, re, select, sys, time

@@ -1,0 +1,96 @@
+// The memory plan: adds up to no more than the limit, says why it cannot be made, chooses cores and transport.
+#include <doctest/doctest.h>
+
+#include "base/limits.h"
+#include "node/plan.h"
+
+namespace blobcache::node {
+namespace {
+
+using limits::GiB;
+using limits::MiB;
+
+Machine machine_of(uint32_t cpus, uint64_t memory_bytes, bool uring = true) {
+  Machine machine;
+  machine.possible_cpus = cpus;
+  for (uint32_t cpu = 0; cpu < cpus; ++cpu) machine.allowed_cpus.push_back(cpu);
+  machine.memory_bytes = memory_bytes;
+  machine.kernel_max_request_bytes = MiB;
+  machine.uring_fuse = uring;
+  return machine;
+}
+
+Config config_of(const char* limit) {
+  Config config;
+  REQUIRE(!set_config_option(config, "volume.source=/a"));
+  REQUIRE(!set_config_option(config, "volume.mountpoint=/b"));
+  REQUIRE(!set_config_option(config, std::string("memory.limit=") + limit));
+  return config;
+}
+
+uint64_t total(const Plan& plan) {
+  return plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + plan.descriptors_bytes +
+         plan.arena_bytes;
+}
+
+TEST_CASE("plan: never more than the limit, and most of it is cache") {
+  for (const uint32_t cpus : {1u, 2u, 8u, 64u, 192u}) {
+    for (const char* limit : {"256MiB", "1GiB", "16GiB", "512GiB"}) {
+      CAPTURE(cpus);
+      CAPTURE(limit);
+      std::string message;
+      const Result<Plan> plan = make_plan(config_of(limit), machine_of(cpus, 1024 * GiB), &message);
+      if (!plan) {
+        CHECK(message.find("memory.limit") != std::string::npos);
+        continue;
+      }
+      CHECK(total(*plan) <= plan->limit_bytes);
+      CHECK(plan->entries_bytes <= plan->limit_bytes / 4 + limits::page_bytes);
+      CHECK(plan->arena_bytes % limits::chunk_frame_bytes == 0);
+      if (plan->limit_bytes >= GiB) CHECK(plan->arena_bytes >= plan->limit_bytes / 2);
+    }
+  }
+}
+
+TEST_CASE("plan: a limit too small is refused with what to give") {
+  std::string message;
+  CHECK(!make_plan(config_of("1MiB"), machine_of(2, 24 * GiB), &message));
+  CHECK(message.find("memory.limit") != std::string::npos);
+  CHECK(message.find("raise") != std::string::npos);
+  CHECK(!make_plan(config_of("40MiB"), machine_of(2, 24 * GiB), &message));
+  CHECK(message.find("give at least") != std::string::npos);
+}
+
+TEST_CASE("plan: all CPUs up to eight, then an eighth but at least eight; a number is a number") {
+  std::string message;
+  const auto cores = [&](uint32_t cpus, uint32_t wanted) {
+    Config config = config_of("64GiB");
+    config.node.cores = wanted;
+    return make_plan(config, machine_of(cpus, 1024 * GiB), &message)->cores;
+  };
+  CHECK(cores(2, 0) == 2);
+  CHECK(cores(8, 0) == 8);
+  CHECK(cores(32, 0) == 8);
+  CHECK(cores(192, 0) == 24);
+  CHECK(cores(2, 1) == 1);
+  CHECK(cores(2, 16) == 2);
+}
+
+TEST_CASE("plan: uring where it is on, dev with the reason where it is not") {
+  std::string message;
+  CHECK(make_plan(config_of("1GiB"), machine_of(2, 24 * GiB, true), &message)->uring);
+  const Result<Plan> without = make_plan(config_of("1GiB"), machine_of(2, 24 * GiB, false), &message);
+  CHECK(!without->uring);
+  CHECK(without->why_not_uring.find("enable_uring") != std::string::npos);
+  Config dev = config_of("1GiB");
+  dev.fuse.transport = Transport::dev;
+  const Result<Plan> chosen = make_plan(dev, machine_of(2, 24 * GiB, true), &message);
+  CHECK(!chosen->uring);
+  CHECK(chosen->why_not_uring.empty());
+  // 192 queues do not fit into a quarter of 256 MiB even at 128 KiB a request.
+  const Result<Plan> crowded = make_plan(config_of("256MiB"), machine_of(192, 24 * GiB, true), &message);
+  if (crowded) CHECK(!crowded->uring);
+}
+
+}  // namespace
+}  // namespace blobcache::node
