@@ -76,13 +76,7 @@ class DevTransport final : public Transport {
     for (uint32_t i = 0; i < count_; ++i) {
       DevSlot& slot = slots_[i];
       slot.handler = &DevTransport::on_read;
-      slot.transport = this;
-      slot.header = memory[i].header;
-      slot.payload = memory[i].payload;
-      slot.payload_bytes = memory[i].payload_bytes;
-      slot.queue = memory[i].queue;
-      slot.buffer_index = memory[i].buffer_index;
-      slot.number = options_.first_slot + i;
+      attach(slot, *this, memory[i], options_.first_slot + i);
       slot.reply.handler = &DevTransport::on_reply;
       slot.reply.slot = &slot;
       BC_ASSERT(slot.payload_bytes >= abi::read_buffer_bytes_min);

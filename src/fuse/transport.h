@@ -55,6 +55,16 @@ struct SlotMemory {
   uint16_t buffer_index = 0;
 };
 
+inline void attach(Slot& slot, Transport& transport, const SlotMemory& memory, uint32_t number) {
+  slot.transport = &transport;
+  slot.header = memory.header;
+  slot.payload = memory.payload;
+  slot.payload_bytes = memory.payload_bytes;
+  slot.queue = memory.queue;
+  slot.buffer_index = memory.buffer_index;
+  slot.number = number;
+}
+
 // memory: the entries of the queues that this core owns.
 std::unique_ptr<Transport> create_uring_transport(const TransportOptions& options, std::span<const SlotMemory> memory);
 // memory: as many requests as may be in flight on this core.

@@ -28,13 +28,7 @@ class UringTransport final : public Transport {
     for (uint32_t i = 0; i < count_; ++i) {
       Slot& slot = slots_[i];
       slot.handler = &UringTransport::on_cqe;
-      slot.transport = this;
-      slot.header = memory[i].header;
-      slot.payload = memory[i].payload;
-      slot.payload_bytes = memory[i].payload_bytes;
-      slot.queue = memory[i].queue;
-      slot.buffer_index = memory[i].buffer_index;
-      slot.number = options_.first_slot + i;
+      attach(slot, *this, memory[i], options_.first_slot + i);
       iovecs_[2 * i] = {slot.header, limits::page_bytes};
       iovecs_[2 * i + 1] = {slot.payload, slot.payload_bytes};
     }
