@@ -34,7 +34,7 @@ FileInfo file(uint64_t ino, uint32_t version, bool key_in_identity = false) {
 
 struct Table {
   explicit Table(uint32_t nodes_max = 10'000) {
-    REQUIRE(inodes.create({.volume = 9, .nodes_max = nodes_max}, directory(2), 1));
+    REQUIRE(inodes.create({.volume = 1, .nodes_max = nodes_max}, directory(2), 1));
   }
   NodeId acquire(const std::string& key, const FileInfo& info) {
     const Result<NodeId> id = inodes.acquire(key, info, 1);
