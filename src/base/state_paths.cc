@@ -12,7 +12,8 @@
 namespace blobcache {
 namespace {
 
-// 107 bytes of a socket's path, less /run/user/4294967295/blobcache/ and .sock.
+constexpr size_t socket_path_bytes_max = 107;  // sockaddr_un, less its NUL
+// Of those, less /run/user/4294967295/blobcache/ and .sock.
 constexpr size_t name_bytes_max = 64;
 constexpr size_t hash_digits = 16;
 
@@ -81,8 +82,11 @@ int make_state_directory() {
   return S_ISDIR(status.st_mode) && status.st_uid == geteuid() ? 0 : EPERM;
 }
 
+// In a long directory the name gives way to its hash, on both sides alike.
 std::string control_socket_path(std::string_view directory, std::string_view name) {
-  return fmt::format("{}/{}.sock", directory, name);
+  std::string path = fmt::format("{}/{}.sock", directory, name);
+  if (path.size() <= socket_path_bytes_max) return path;
+  return fmt::format("{}/{}.sock", directory, to_hex(object_id("mountpoint", name, "")).substr(0, hash_digits));
 }
 
 std::string log_path(std::string_view directory, std::string_view name) {

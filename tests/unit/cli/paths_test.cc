@@ -29,6 +29,10 @@ TEST_CASE("state: long names are cut and stay different, and fit a socket's path
   const std::string b = escape_mount_path("/" + std::string(200, 'x') + "b");
   CHECK(a != b);
   CHECK(control_socket_path("/run/user/4294967295/blobcache", a).size() <= 107);
+  // In a long directory names are cut further, and stay different.
+  const std::string directory = "/tmp/" + std::string(75, 'd');
+  CHECK(control_socket_path(directory, a).size() <= 107);
+  CHECK(control_socket_path(directory, a) != control_socket_path(directory, b));
 }
 
 TEST_CASE("mount points: lexical paths") {
