@@ -22,6 +22,7 @@
 #include "base/features.h"
 #include "base/limits.h"
 #include "fuse/abi.h"
+#include "fuse/address_space.h"
 #include "fuse/mountinfo.h"
 #include "ring/errno.h"
 
@@ -178,9 +179,14 @@ void Session::detach() {
   }
 }
 
+// The session itself is kept until the process ends: libfuse 3.14 gives back the name of the mount point only while it
+// unmounts by that name, where somebody else may have mounted by now.
 void Session::close_device() {
+  static fuse_session* ended[address_space::volumes_max];
+  static unsigned ended_count = 0;
   if (session_ == nullptr) return;
-  fuse_session_destroy(session_);  // closes the descriptor, unmounts nothing
+  if (ended_count < address_space::volumes_max) ended[ended_count++] = session_;
+  close(fd_);
   session_ = nullptr;
   fd_ = -1;
 }
