@@ -22,7 +22,6 @@
 #include "base/features.h"
 #include "base/limits.h"
 #include "fuse/abi.h"
-#include "fuse/address_space.h"
 #include "fuse/mountinfo.h"
 #include "ring/errno.h"
 
@@ -182,10 +181,8 @@ void Session::detach() {
 // The session itself is kept until the process ends: libfuse 3.14 gives back the name of the mount point only while it
 // unmounts by that name, where somebody else may have mounted by now.
 void Session::close_device() {
-  static fuse_session* ended[address_space::volumes_max];
-  static unsigned ended_count = 0;
   if (session_ == nullptr) return;
-  if (ended_count < address_space::volumes_max) ended[ended_count++] = session_;
+  if (ended_count_ < address_space::volumes_max) ended_[ended_count_++] = session_;
   close(fd_);
   session_ = nullptr;
   fd_ = -1;

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "fuse/address_space.h"
 
 struct fuse_session;
 
@@ -58,6 +59,8 @@ class Session {
   SessionFacts facts_;
   fuse_session* session_ = nullptr;
   int fd_ = -1;
+  static inline fuse_session* ended_[address_space::volumes_max] = {};
+  static inline unsigned ended_count_ = 0;
 };
 
 // The size of request that fs.fuse.max_pages_limit allows, in bytes.
