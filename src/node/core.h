@@ -55,7 +55,6 @@ class Core {
   bool join();
 
   Reactor& reactor() { return *reactor_; }
-  bool registered_buffers() const { return registered_buffers_; }
   const serve::Counters& counters(unsigned volume) const;
 
  private:

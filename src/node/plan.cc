@@ -109,7 +109,6 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
         format_bytes(config.fuse.queue_memory_bytes), format_bytes(plan.limit_bytes));
     return fail(Code::full);
   }
-  plan.slots_per_core = plan.uring ? 0 : plan.entries.entries_per_queue;
   plan.entries_bytes = volumes * plan.entries.total_bytes();
   const uint64_t slots = uint64_t{volumes} * plan.entries.queues * plan.entries.entries_per_queue;
   plan.base_bytes = base_process_bytes + slots * request_bytes;

@@ -27,7 +27,6 @@ struct Plan {
   std::string why_not_uring;  // empty when it is, or was not wanted
   uint64_t limit_bytes = 0;
   fuse::EntriesGeometry entries;   // of each volume
-  uint32_t slots_per_core = 0;     // dev: entries of a core
   uint64_t base_bytes = 0;         // code, stacks, heap, request state
   uint64_t entries_bytes = 0;      // all volumes
   uint64_t inodes_bytes = 0;       // grows into this, all volumes

@@ -18,7 +18,6 @@ void VolumeServer::on_call_done(OriginCall& base) {
   VolumeServer& self = *call.server;
   call.done = true;
   if (call.request == nullptr) {
-    --self.calls_running_;
     self.dispose(call);
     return;
   }
@@ -29,7 +28,6 @@ template <class Call>
 Pending<Call>* VolumeServer::take_call(Pool<Pending<Call>>& pool, Request& request) {
   Pending<Call>* call = pool.try_acquire();
   if (call == nullptr) return nullptr;
-  ++calls_running_;
   call->server = this;
   call->request = &request;
   call->done = false;
@@ -51,7 +49,6 @@ bool call_ended(Request& request, Pending<Call>& call) {
 
 template <class Call>
 void VolumeServer::put_call(Pool<Pending<Call>>& pool, Pending<Call>& call) {
-  --calls_running_;
   call.request = nullptr;
   pool.release(call);
 }

@@ -37,7 +37,6 @@ void VolumeServer::begin_loads(Request& request, Handle& handle) {
     load->call.version = handle.version;
     load->call.fd = handle.origin_fd;
     volume().handles.reference(handle);
-    ++calls_running_;
     start_or_queue(*load);
   }
 }
@@ -94,7 +93,6 @@ void VolumeServer::end_load(Load& load) {
   load.frame = nullptr;
   loads_.release(load);
   --loads_running_;
-  --calls_running_;
   if (Load* next = loads_queued_.pop_front(); next != nullptr) {
     ++loads_running_;
     start_run(*next);

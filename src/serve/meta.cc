@@ -215,7 +215,6 @@ Task VolumeServer::open(TaskStack&, Request& request) {
     if (directory) volume.inodes.update_directory(node.id, call->info, server.now_ns());
     server.open_handle(request, node, *call, directory);
   }
-  --server.calls_running_;
   call->request = nullptr;
   server.dispose(*call);
   server.finish(request);

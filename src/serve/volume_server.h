@@ -165,7 +165,6 @@ class VolumeServer final : public fuse::RequestHandler {
   Pool<Pending<ReadlinkCall>> readlinks_;
   Pool<Pending<StatfsCall>> statfss_;
   unsigned tasks_running_ = 0;
-  unsigned calls_running_ = 0;
   unsigned transports_open_ = 0;
 };
 
