@@ -58,7 +58,8 @@ struct Plan {
   unsigned span_count = 0;
   unsigned waiters_pending = 0;
   bool failed = false;
-  Error error{};  // of the first load that failed
+  Error error{};        // of the first load that failed
+  uint8_t sources = 0;  // LoadOutcome::source of the loads that were waited for, as bits
   Reactor* home = nullptr;
   // Runs on the home core each time waiters_pending has come down to 0.
   void (*on_done)(Plan& plan) = nullptr;
@@ -77,6 +78,7 @@ struct LoadOutcome {
   bool ok = false;
   bool keep = true;  // false: right for those who wait, but not to be found by anyone later
   Error error{};
+  uint8_t source = 0;  // 0-7: where the bytes came from, in the caller's own numbers
 };
 
 struct MemoryTierStats {
@@ -130,6 +132,12 @@ class MemoryTier {
 
   // Unpins. waiters_pending must be 0.
   void release(Plan& plan);
+
+  // One pin more on a frame that is pinned already (by a plan, or by the load of some of its blocks), and back.
+  void hold(Frame& frame);
+  void unhold(Frame& frame);
+  // Whether try_copy of the range would find all of it. Within a turn.
+  bool holds(const ObjectId& object, uint64_t offset, uint64_t bytes) const;
 
   // The bytes behind a frame's block, and the registered buffer they lie in.
   std::byte* frame_bytes(const Frame& frame) const;

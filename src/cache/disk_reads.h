@@ -1,0 +1,46 @@
+// DiskReads: which disk reads are in flight, so that the keeper punches or reuses nothing under one.
+//   Thread    enter and leave: the core's own; wait: keepers
+//   Protocol  core:    phase = enter(core, disk); then ask the index; read; on its CQE leave(core, disk, phase)
+//             keeper:  take the blocks out of the index; wait(disk); punch
+//             A reader that asked before the blocks were taken out is waited for; one that asks later does not find them.
+//   Cost      an atomic add on a line of the core's own
+// Two phases, turned twice, as in sleepable RCU (McKenney): a reader may be late between reading the phase and counting.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "base/limits.h"
+
+namespace blobcache {
+
+class DiskReads {
+ public:
+  explicit DiskReads(unsigned disks) : disks_(disks), lines_(new Line[size_t{disks} * limits::cores_max]) {}
+
+  unsigned enter(unsigned core, unsigned disk) {
+    const unsigned phase = phases_[disk].load(std::memory_order_relaxed) & 1;
+    line(core, disk).in_flight[phase].fetch_add(1, std::memory_order_seq_cst);
+    return phase;
+  }
+  void leave(unsigned core, unsigned disk, unsigned phase) {
+    line(core, disk).in_flight[phase].fetch_sub(1, std::memory_order_release);
+  }
+  // Returns when every read that was in flight has ended; false: not within patience_ms (the disk hangs).
+  bool wait(unsigned disk, unsigned patience_ms);
+  uint64_t in_flight(unsigned disk) const;
+
+ private:
+  struct alignas(64) Line {
+    std::atomic<uint32_t> in_flight[2] = {0, 0};
+  };
+  Line& line(unsigned core, unsigned disk) const { return lines_[size_t{disk} * limits::cores_max + core]; }
+
+  static constexpr unsigned disks_max = 32;
+  unsigned disks_;
+  std::unique_ptr<Line[]> lines_;
+  std::atomic<uint32_t> phases_[disks_max] = {};
+};
+
+}  // namespace blobcache

@@ -1,0 +1,58 @@
+// DiskWriter: the writes behind the reply, of one core.
+//   Owner     a Core.   Thread  the core's
+//   Lifetime  built with the core's tables; idle() before the reactor ends (drain owes its CQEs)
+//   Own files blocks go from the frame they were loaded into straight to their place in the file (WRITE_FIXED, O_DIRECT);
+//             the frame is held until the write has ended
+//   Packed    objects smaller than a chunk are copied, header and bytes, into a staging buffer that is written when it is full
+//             or has waited for flush_ns
+//   Limits    writes_max in flight, two staging buffers a disk; beyond that a write is shed: a later miss
+//   Order     data, then (keeper) sidecar and index: what a crash leaves is at worst a miss
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/object_id.h"
+#include "cache/disk_tier.h"
+#include "cache/memory_tier.h"
+#include "ring/reactor.h"
+
+namespace blobcache {
+
+class DiskWriter {
+ public:
+  struct Options {
+    DiskTier* tier = nullptr;
+    MemoryTier* memory = nullptr;
+    Reactor* reactor = nullptr;
+    bool registered_buffers = true;  // the ring knows the arena
+    std::span<std::byte> staging;    // page-aligned, staging_bytes(disks); inside the arena or not
+    int staging_buffer_index = -1;   // registered buffer that staging lies in; -1: none
+  };
+  static constexpr unsigned writes_max = 16;
+  // Two buffers a disk, each for the largest packed object and its header, and for 2 MiB at least.
+  static size_t staging_bytes(unsigned disks, uint64_t chunk_bytes);
+
+  explicit DiskWriter(const Options& options);
+  ~DiskWriter();
+  DiskWriter(const DiskWriter&) = delete;
+  DiskWriter& operator=(const DiskWriter&) = delete;
+
+  // Blocks of an own-file object that a load has just brought: bits of the frame, valid bytes, still loading (so before
+  // MemoryTier::finish_load). The frame is held as long as it is needed.
+  void write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& frame, uint64_t frame_offset, uint64_t blocks);
+  // A packed object of which a load has just ended (after finish_load): written if all of it is in memory.
+  void write_packed(const ObjectId& id, uint64_t object_bytes);
+  // Nothing is in flight or staged.
+  bool idle() const;
+  // Writes what is staged now; for the end.
+  void flush();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace blobcache
