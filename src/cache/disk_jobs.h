@@ -42,8 +42,10 @@ struct DiskJob : Message, ListNode {
 struct DiskOpenJob : DiskJob {
   DiskOpenJob() : DiskJob(Kind::open) {}
   ObjectId id;
-  // When not -1: a whole and verified file is made a backing file of this /dev/fuse connection.
-  int fuse_fd = -1;
+  // When set: a whole and verified file is made a backing file of a FUSE connection, by this function on the keeper's thread;
+  // it returns the id, or a negative errno.
+  int (*open_backing)(int connection_fd, int file_fd) = nullptr;
+  int connection_fd = -1;
   DiskFile* file = nullptr;  // out: with a reference
   int backing_id = -1;       // out: armed when > 0; given back by a DiskDisarmJob
 };
@@ -109,7 +111,8 @@ struct DiskRemoveJob : DiskJob {
 struct DiskDisarmJob : DiskJob {
   DiskDisarmJob() : DiskJob(Kind::disarm) {}
   DiskFile* file = nullptr;  // its reference is given back
-  int fuse_fd = -1;
+  void (*close_backing)(int connection_fd, int backing_id) = nullptr;
+  int connection_fd = -1;
   int backing_id = -1;
 };
 

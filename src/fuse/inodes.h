@@ -58,6 +58,18 @@ class Inodes {
   // Says that pages of a young version will be in the page cache from now on; returns whether they already may be.
   bool exchange_tainted(NodeId id, bool tainted);
 
+  // How an inode's opens read: all alike at any time, or the kernel answers EIO (docs/KERNEL.md). Counted here until RELEASE.
+  // Page-cached; false: passthrough opens exist, so join them.
+  bool open_cached(NodeId id);
+  // One more passthrough open; false: there is none to join.
+  bool join_passthrough(NodeId id, int32_t* backing_id_out);
+  // A passthrough open with a backing id of its own; false: page-cached opens exist. *in_force_out is the id to answer with:
+  // another one when somebody came first, and then backing_id is the caller's to close.
+  bool open_passthrough(NodeId id, int32_t backing_id, int32_t* in_force_out);
+  void close_cached(NodeId id);
+  // The backing id to close now, or 0 while other passthrough opens share it.
+  int32_t close_passthrough(NodeId id);
+
   uint32_t count();
   static uint64_t bytes_per_node();
 
