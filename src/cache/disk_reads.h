@@ -17,7 +17,7 @@ namespace blobcache {
 
 class DiskReads {
  public:
-  explicit DiskReads(unsigned disks) : disks_(disks), lines_(new Line[size_t{disks} * limits::cores_max]) {}
+  explicit DiskReads(unsigned disks) : lines_(new Line[size_t{disks} * lines_per_disk]) {}
 
   unsigned enter(unsigned core, unsigned disk) {
     const unsigned phase = phases_[disk].load(std::memory_order_relaxed) & 1;
@@ -31,14 +31,17 @@ class DiskReads {
   bool wait(unsigned disk, unsigned patience_ms);
   uint64_t in_flight(unsigned disk) const;
 
+  // The line of a disk's verifier, in place of a core.
+  static constexpr unsigned verifier_line = limits::cores_max;
+
  private:
+  static constexpr unsigned lines_per_disk = limits::cores_max + 1;
   struct alignas(64) Line {
     std::atomic<uint32_t> in_flight[2] = {0, 0};
   };
-  Line& line(unsigned core, unsigned disk) const { return lines_[size_t{disk} * limits::cores_max + core]; }
+  Line& line(unsigned core, unsigned disk) const { return lines_[size_t{disk} * lines_per_disk + core]; }
 
   static constexpr unsigned disks_max = 32;
-  unsigned disks_;
   std::unique_ptr<Line[]> lines_;
   std::atomic<uint32_t> phases_[disks_max] = {};
 };

@@ -1,0 +1,39 @@
+// A reader reads the phase, then counts itself in it; between the two the keeper may turn the phase, so that the reader
+// counts itself in the old one after that was seen empty. Such a reader has not asked the index yet... or it has: the order
+// "count, then ask" means that one who counts late also asks late, and finds the blocks gone. Turning twice waits for both
+// phases, so whoever counted before the blocks were taken out is waited for, whichever phase it read.
+//
+// The counts are polled, 50 us apart: reads take that long, nobody is woken by a reader, and readers pay one add.
+#include "cache/disk_reads.h"
+
+#include <chrono>
+#include <thread>
+
+namespace blobcache {
+
+uint64_t DiskReads::in_flight(unsigned disk) const {
+  uint64_t count = 0;
+  for (unsigned core = 0; core < lines_per_disk; ++core) {
+    const Line& here = line(core, disk);
+    count += here.in_flight[0].load(std::memory_order_acquire) + here.in_flight[1].load(std::memory_order_acquire);
+  }
+  return count;
+}
+
+bool DiskReads::wait(unsigned disk, unsigned patience_ms) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
+  // The index was changed before: whoever is not counted here yet asks later and does not find the blocks.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (unsigned turn = 0; turn < 2; ++turn) {
+    const unsigned old_phase = phases_[disk].fetch_add(1, std::memory_order_seq_cst) & 1;
+    for (unsigned core = 0; core < lines_per_disk; ++core) {
+      while (line(core, disk).in_flight[old_phase].load(std::memory_order_seq_cst) != 0) {
+        if (std::chrono::steady_clock::now() >= deadline) return false;
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace blobcache
