@@ -116,6 +116,17 @@ struct UringCommand {
 };
 static_assert(sizeof(UringCommand) == 24);
 
+// Passthrough: what FUSE_DEV_IOC_BACKING_OPEN takes, and the two requests (Linux 6.9).
+struct BackingMap {
+  int32_t fd;
+  uint32_t flags;
+  uint64_t padding;
+};
+static_assert(sizeof(BackingMap) == 16);
+inline constexpr unsigned long ioctl_backing_open = _IOW(229, 1, BackingMap);
+inline constexpr unsigned long ioctl_backing_close = _IOW(229, 2, uint32_t);
+static_assert(ioctl_backing_open == 0x4010e501 && ioctl_backing_close == 0x4004e502);
+
 // The smallest buffer the kernel lets us read requests with: FUSE_MIN_READ_BUFFER, or header + write header + max_write.
 inline constexpr size_t read_buffer_bytes_min = 8192;
 

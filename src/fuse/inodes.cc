@@ -30,9 +30,8 @@ struct Inodes::Record {
   uint32_t key_bytes;
   uint32_t hash_next;
   uint64_t attributes_at_ns;
-  // For passthrough: opens of each mode and the backing id that they share.
+  // Opens of each mode, and the backing id that the passthrough ones share.
   uint32_t opens_cached;
-  uint32_t opens_direct;
   uint32_t opens_passthrough;
   int32_t backing_id;
   bool cache_tainted;
@@ -48,7 +47,7 @@ struct Inodes::Header {
 namespace {
 
 constexpr uint64_t region_magic = 0x31646f6e6963'6c62;  // "blcinod1"
-constexpr uint32_t region_layout_version = 1;
+constexpr uint32_t region_layout_version = 2;
 constexpr size_t grow_bytes = 4 * limits::MiB;
 constexpr unsigned key_bytes_smallest = 32;
 constexpr uint32_t buckets_at_start = 1024;
@@ -152,7 +151,7 @@ Result<NodeId> Inodes::acquire(std::string_view key, const FileInfo& info, uint6
     }
     fresh.hash = hash;
     fresh.lookups = 0;
-    fresh.opens_cached = fresh.opens_direct = fresh.opens_passthrough = 0;
+    fresh.opens_cached = fresh.opens_passthrough = 0;
     fresh.backing_id = 0;
     fresh.cache_tainted = false;
     insert_hash(index);
@@ -175,13 +174,19 @@ void Inodes::forget(NodeId id, uint64_t lookups) {
   Record* found = find_live(id);
   if (found == nullptr || id == root_node) return;
   found->lookups -= lookups < found->lookups ? lookups : found->lookups;
-  if (found->lookups > 0) return;
-  const auto index = static_cast<uint32_t>(id);
-  found->state.store(Record::free, std::memory_order_release);
+  free_if_unused(static_cast<uint32_t>(id));
+}
+
+// The kernel forgets an inode only after the last RELEASE was answered; one that is not yet through here keeps the node,
+// and with it the backing id.
+void Inodes::free_if_unused(uint32_t index) {
+  Record& its = record(index);
+  if (its.lookups > 0 || its.opens_cached > 0 || its.opens_passthrough > 0) return;
+  its.state.store(Record::free, std::memory_order_release);
   remove_hash(index);
-  free_key(*found);
-  ++found->generation;
-  found->hash_next = free_records_;
+  free_key(its);
+  ++its.generation;
+  its.hash_next = free_records_;
   free_records_ = index;
   --live_;
 }
@@ -211,6 +216,54 @@ bool Inodes::exchange_tainted(NodeId id, bool tainted) {
   const bool before = found->cache_tainted;
   found->cache_tainted = tainted;
   return before;
+}
+
+bool Inodes::open_cached(NodeId id) {
+  const std::lock_guard guard(lock_);
+  Record* found = find_live(id);
+  if (found == nullptr || found->opens_passthrough > 0) return false;
+  ++found->opens_cached;
+  return true;
+}
+
+bool Inodes::join_passthrough(NodeId id, int32_t* backing_id_out) {
+  const std::lock_guard guard(lock_);
+  Record* found = find_live(id);
+  if (found == nullptr || found->opens_passthrough == 0) return false;
+  ++found->opens_passthrough;
+  *backing_id_out = found->backing_id;
+  return true;
+}
+
+bool Inodes::open_passthrough(NodeId id, int32_t backing_id, int32_t* in_force_out) {
+  BC_ASSERT(backing_id > 0);
+  const std::lock_guard guard(lock_);
+  Record* found = find_live(id);
+  if (found == nullptr || found->opens_cached > 0) return false;
+  if (found->opens_passthrough == 0) found->backing_id = backing_id;
+  ++found->opens_passthrough;
+  *in_force_out = found->backing_id;
+  return true;
+}
+
+void Inodes::close_cached(NodeId id) {
+  const std::lock_guard guard(lock_);
+  Record* found = find_live(id);
+  BC_ASSERT(found != nullptr && found->opens_cached > 0);
+  --found->opens_cached;
+  free_if_unused(static_cast<uint32_t>(id));
+}
+
+int32_t Inodes::close_passthrough(NodeId id) {
+  const std::lock_guard guard(lock_);
+  Record* found = find_live(id);
+  BC_ASSERT(found != nullptr && found->opens_passthrough > 0);
+  --found->opens_passthrough;
+  if (found->opens_passthrough > 0) return 0;
+  const int32_t backing_id = found->backing_id;
+  found->backing_id = 0;
+  free_if_unused(static_cast<uint32_t>(id));
+  return backing_id;
 }
 
 uint32_t Inodes::count() {

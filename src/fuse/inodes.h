@@ -3,7 +3,8 @@
 //   Lifetime  the records lie in memfds at fixed addresses and outlive the process (layout below, recovery by scanning)
 //   Identity  a directory is stable by its path; anything else is one object version, so its attributes and bytes never
 //             change and nothing in the kernel's caches ever needs to be invalidated. A new version is a new node id.
-//   Counts    acquire() is one LOOKUP answered; the kernel's FORGET takes lookups back; a node lives while it has any.
+//   Counts    acquire() is one LOOKUP answered; the kernel's FORGET takes lookups back; a node lives while it has lookups
+//             or opens.
 //   Limits    nodes_max, from the memory plan; beyond it acquire() says full
 //   Invariant a record is live exactly when `state` says so; it is written last when a node is made and first when it ends
 #pragma once
@@ -59,6 +60,7 @@ class Inodes {
   bool exchange_tainted(NodeId id, bool tainted);
 
   // How an inode's opens read: all alike at any time, or the kernel answers EIO (docs/KERNEL.md). Counted here until RELEASE.
+  // An open keeps its node, whatever the kernel forgets. False too when there is no such node.
   // Page-cached; false: passthrough opens exist, so join them.
   bool open_cached(NodeId id);
   // One more passthrough open; false: there is none to join.
@@ -86,6 +88,7 @@ class Inodes {
   void remove_hash(uint32_t index);
   void split_bucket();
   uint32_t take_record();
+  void free_if_unused(uint32_t index);
   bool set_key(Record& record, std::string_view key);
   std::string_view key_of(const Record& record) const;
   void free_key(Record& record);

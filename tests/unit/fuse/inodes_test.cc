@@ -165,5 +165,65 @@ TEST_CASE("inodes: pages of a young version taint the next open") {
   CHECK(!table.inodes.exchange_tainted(id, false));
 }
 
+TEST_CASE("inodes: opens of one inode are all page-cached or all passthrough, with one backing id") {
+  Table table;
+  const NodeId id = table.acquire("a", file(10, 1));
+  int32_t backing = -1;
+  CHECK(!table.inodes.join_passthrough(id, &backing));
+
+  CHECK(table.inodes.open_cached(id));
+  CHECK(table.inodes.open_cached(id));
+  CHECK(!table.inodes.join_passthrough(id, &backing));
+  CHECK(!table.inodes.open_passthrough(id, 7, &backing));
+  table.inodes.close_cached(id);
+  CHECK(!table.inodes.open_passthrough(id, 7, &backing));
+  table.inodes.close_cached(id);
+
+  REQUIRE(table.inodes.open_passthrough(id, 7, &backing));
+  CHECK(backing == 7);
+  CHECK(!table.inodes.open_cached(id));
+  REQUIRE(table.inodes.join_passthrough(id, &backing));
+  CHECK(backing == 7);
+  REQUIRE(table.inodes.open_passthrough(id, 8, &backing));
+  CHECK(backing == 7);  // somebody came first: 8 is the caller's to close
+  CHECK(table.inodes.close_passthrough(id) == 0);
+  CHECK(table.inodes.close_passthrough(id) == 0);
+  CHECK(table.inodes.close_passthrough(id) == 7);
+  CHECK(table.inodes.open_cached(id));
+  table.inodes.close_cached(id);
+
+  CHECK(!table.inodes.open_cached(id + 1));
+  CHECK(!table.inodes.join_passthrough(id + 1, &backing));
+  CHECK(!table.inodes.open_passthrough(id + 1, 7, &backing));
+}
+
+TEST_CASE("inodes: an open keeps its node and its backing id until it is closed") {
+  Table table;
+  Node node;
+  const NodeId cached = table.acquire("a", file(10, 1));
+  REQUIRE(table.inodes.open_cached(cached));
+  table.inodes.forget(cached, 1);
+  CHECK(table.inodes.get(cached, node));
+  CHECK(table.acquire("a", file(10, 1)) == cached);  // found again, the same
+  table.inodes.forget(cached, 1);
+  table.inodes.close_cached(cached);
+  CHECK(!table.inodes.get(cached, node));
+
+  const NodeId through = table.acquire("b", file(11, 1));
+  int32_t backing = 0;
+  REQUIRE(table.inodes.open_passthrough(through, 3, &backing));
+  table.inodes.forget(through, 1);
+  CHECK(table.inodes.close_passthrough(through) == 3);
+  CHECK(!table.inodes.get(through, node));
+  CHECK(table.inodes.count() == 1);
+
+  // The record's next owner starts without opens.
+  const NodeId next = table.acquire("c", file(12, 1));
+  CHECK(table.inodes.open_cached(next));
+  table.inodes.close_cached(next);
+  CHECK(table.inodes.open_passthrough(next, 4, &backing));
+  CHECK(table.inodes.close_passthrough(next) == 4);
+}
+
 }  // namespace
 }  // namespace blobcache::fuse
