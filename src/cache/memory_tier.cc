@@ -147,6 +147,27 @@ void MemoryTier::copy(const Plan& plan, uint64_t offset, uint32_t bytes, std::by
   BC_ASSERT(copied == bytes);
 }
 
+bool MemoryTier::holds(const ObjectId& object, uint64_t offset, uint64_t bytes) const {
+  const FrameIndex& index = *state_->index;
+  const uint64_t end = offset + bytes;
+  while (offset < end) {
+    const uint64_t position = offset / chunk_bytes;
+    const uint64_t until = end < (position + 1) * chunk_bytes ? end : (position + 1) * chunk_bytes;
+    const unsigned stripe = FrameIndex::stripe_of(object, position);
+    uint64_t missing = block_bits(static_cast<unsigned>(offset % chunk_bytes / block_bytes),
+                                  static_cast<unsigned>((until - 1) % chunk_bytes / block_bytes));
+    const Frame* chunk = index.find({object, FrameKind::chunk, position}, stripe);
+    if (chunk != nullptr) missing &= ~chunk->valid.load(std::memory_order_acquire);
+    for (; missing != 0; missing &= missing - 1) {
+      const auto block = static_cast<unsigned>(std::countr_zero(missing));
+      const Frame* frame = index.find({object, FrameKind::block, position * blocks_per_chunk + block}, stripe);
+      if (frame == nullptr || frame->valid.load(std::memory_order_acquire) == 0) return false;
+    }
+    offset = until;
+  }
+  return true;
+}
+
 std::byte* MemoryTier::frame_bytes(const Frame& frame) const { return frame.data; }
 size_t MemoryTier::frame_size(const Frame& frame) const { return frame.size(); }
 unsigned MemoryTier::buffer_index(const Frame& frame) const {

@@ -40,6 +40,7 @@ struct Waiter : ListNode, Message {
   bool in_frame = false;  // in the frame's list; under its lock
   bool failed = false;
   Error error{};
+  uint8_t sources = 0;  // of the loads that brought part of it so far
   Reactor* sender = nullptr;
   std::atomic<bool> woken{false};
 };

@@ -45,6 +45,7 @@ Result<void> MemoryTier::plan(Reactor& home, const PlanRequest& request, uint32_
   BC_ASSERT(plan.span_count == 0 && plan.waiters_pending == 0);
   plan.home = &home;
   plan.failed = false;
+  plan.sources = 0;
   const uint64_t last_byte = request.offset + request.bytes - 1;
   const uint64_t position_first = request.offset / chunk_bytes;
   const uint64_t position_last = last_byte / chunk_bytes;
@@ -165,6 +166,7 @@ void MemoryTier::State::claim(Plan& plan, Plan::Span& span) {
   waiter.plan = &plan;
   waiter.blocks = missing;
   waiter.failed = false;
+  waiter.sources = 0;
   waiter.woken.store(false, std::memory_order_relaxed);
   waiter.pending = waiter.in_frame = true;
   frame.waiters.push_back(waiter);
@@ -172,7 +174,7 @@ void MemoryTier::State::claim(Plan& plan, Plan::Span& span) {
 }
 
 void MemoryTier::finish_load(Reactor& here, Frame& frame, uint64_t blocks, const LoadOutcome& outcome) {
-  BC_ASSERT(here.core() < limits::cores_max && blocks != 0);
+  BC_ASSERT(here.core() < limits::cores_max && blocks != 0 && outcome.source < 8);
   List<Waiter> woken;
   bool gone = false;
   {
@@ -184,6 +186,7 @@ void MemoryTier::finish_load(Reactor& here, Frame& frame, uint64_t blocks, const
     frame.waiters.for_each([&](Waiter& waiter) {
       if ((waiter.blocks & blocks) == 0) return;
       waiter.blocks &= ~blocks;
+      waiter.sources |= static_cast<uint8_t>(1u << outcome.source);
       if (outcome.ok && waiter.blocks != 0) return;
       waiter.failed = !outcome.ok;
       waiter.error = outcome.error;
@@ -232,6 +235,7 @@ void MemoryTier::State::deliver(Waiter& waiter) {
   Plan& plan = *waiter.plan;
   BC_ASSERT(waiter.pending && !waiter.in_frame && plan.waiters_pending > 0);
   waiter.pending = false;
+  plan.sources |= waiter.sources;
   if (waiter.failed && !plan.failed) {
     plan.failed = true;
     plan.error = waiter.error;
@@ -247,6 +251,7 @@ void MemoryTier::cancel_waits(Plan& plan) {
     if (!waiter.in_frame) continue;
     waiter.unlink();
     waiter.in_frame = waiter.pending = false;
+    plan.sources |= waiter.sources;
     --plan.waiters_pending;
   }
 }
@@ -254,14 +259,23 @@ void MemoryTier::cancel_waits(Plan& plan) {
 void MemoryTier::release(Plan& plan) {
   BC_ASSERT(plan.waiters_pending == 0);
   for (unsigned i = 0; i < plan.span_count; ++i) {
-    Frame* frame = plan.spans[i].frame;
+    unhold(*plan.spans[i].frame);
     plan.spans[i].frame = nullptr;
-    if (frame->valid.load(std::memory_order_relaxed) == 0)
-      state_->unpin_empty(*frame);
-    else
-      state_->unpin(*frame);
   }
   plan.span_count = 0;
+}
+
+// Needs no stripe's lock: the pin that is there already keeps "no pins" from being true under it.
+void MemoryTier::hold(Frame& frame) {
+  const uint32_t before = frame.state.fetch_add(1, std::memory_order_relaxed);
+  BC_ASSERT((before & frame_pins) > 0 && (before & frame_pins) < frame_pins);
+}
+
+void MemoryTier::unhold(Frame& frame) {
+  if (frame.valid.load(std::memory_order_relaxed) == 0)
+    state_->unpin_empty(frame);
+  else
+    state_->unpin(frame);
 }
 
 void MemoryTier::State::pin(Frame& frame) {
