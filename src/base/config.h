@@ -23,7 +23,7 @@ inline constexpr uint64_t config_automatic = UINT64_MAX;
 inline constexpr uint64_t config_never_ns = UINT64_MAX;
 
 enum class Switch : uint8_t { automatic, on, off };
-enum class Eviction : uint8_t { automatic, s3fifo, lru };
+enum class EvictionPolicy : uint8_t { automatic, s3fifo };
 enum class Admission : uint8_t { automatic, all };
 enum class Verify : uint8_t { first, always };
 enum class Transport : uint8_t { automatic, uring, dev };
@@ -54,7 +54,7 @@ struct DiskConfig {
 struct CacheConfig {
   uint64_t chunk_bytes = 0;
   uint64_t object_ttl_ns = 0;  // 0: until evicted
-  Eviction eviction{};
+  EvictionPolicy eviction{};
   Admission admission{};
   uint64_t write_budget_bytes = 0;  // a day and disk; 0: none
   Verify verify{};

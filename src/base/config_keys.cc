@@ -141,7 +141,7 @@ constexpr std::array keys{
         {.min = limits::chunk_bytes_min, .max = limits::chunk_bytes_max}),
     duration<&C::cache, &CacheConfig::object_ttl_ns>("cache.object_ttl", "0s", "duration",
                                                      "how long an object is kept; 0s: until evicted", timeout, reloads),
-    choice<&C::cache, &CacheConfig::eviction>("cache.eviction", "auto", "auto | s3fifo | lru",
+    choice<&C::cache, &CacheConfig::eviction>("cache.eviction", "auto", "auto | s3fifo",
                                               "what leaves a full cache; auto: scan-resistant", reloads),
     choice<&C::cache, &CacheConfig::admission>(
         "cache.admission", "auto", "auto | all",

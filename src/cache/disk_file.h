@@ -28,9 +28,14 @@ struct DiskFile : ListNode {  // the node: among those without references; under
   std::atomic<uint32_t> armed{0};    // opens in passthrough mode, and those being made
   std::atomic<uint32_t> writing{0};  // writes in flight
 
+  DiskFile* chain = nullptr;  // of the table of DiskFiles, under its lock
+  bool found = false;         // it is in that table
+
   // The keeper's own.
   uint64_t chunks_full = 0;  // of the index's, those of which every block is valid
   bool counted = false;      // chunks_full was made
+  bool dirty = false;        // changed since its stamp was recorded
+  uint64_t kept_bytes = 0;   // of a file that is gone: what its blocks take until it is closed
 };
 
 }  // namespace blobcache

@@ -29,6 +29,8 @@ Result<void> DiskIndex::allocate(const DiskIndexOptions& options) {
   disks_ = std::make_unique<Disk[]>(options.disk_count);
   disk_count_ = options.disk_count;
   segments_max_ = options.segments_max;
+  objects_max_ = options.objects_max;
+  chunks_max_ = options.chunks_max;
   for (unsigned disk = 0; disk < disk_count_; ++disk)
     disks_[disk].segments = std::make_unique_for_overwrite<Segment[]>(segments_max_);
   return {};
@@ -119,7 +121,16 @@ bool DiskIndex::find(const ObjectId& id, uint64_t position, DiskView* view_out) 
   settle_packed(slot);
   const DiskObject& object = objects_[slot];
   const uint64_t chunks = index_chunks_of(object.size);
-  const Blocks blocks = position < chunks ? blocks_of(slot, position) : Blocks{};
+  Blocks blocks;
+  uint32_t entry = disk_slot_none;
+  if (position == 0) {
+    blocks = {object.valid, object.verified};
+    entry = slot;
+  } else if (const uint32_t chunk = object.chunks == 0 ? disk_slot_none : find_chunk(slot, position);
+             chunk != disk_slot_none) {
+    blocks = {chunks_[chunk].valid, chunks_[chunk].verified};
+    entry = objects_max_ + chunk;
+  }
   *view_out = {.size = object.size,
                .place = {.disk = static_cast<uint8_t>(object.disk), .packed = object.packed != 0},
                .valid = blocks.valid,
@@ -127,7 +138,10 @@ bool DiskIndex::find(const ObjectId& id, uint64_t position, DiskView* view_out) 
                .confirmed = object.confirmed != 0,
                .whole = object.whole != 0,
                .whole_verified = object.confirmed && object.chunks_verified == chunks,
-               .frequency = static_cast<uint8_t>(object.frequency)};
+               .frequency = static_cast<uint8_t>(object.frequency),
+               .pinned = object.pins > 0,
+               .empty = object.valid == 0 && object.chunks == 0,
+               .entry = blocks.valid == 0 ? disk_slot_none : entry};
   if (object.packed) {
     view_out->place.segment = disk_format::segment_of(object.place);
     view_out->place.page = disk_format::page_of(object.place);

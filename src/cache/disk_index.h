@@ -44,6 +44,28 @@ struct DiskView {
   bool whole = false;           // somebody said so: worth verifying
   bool whole_verified = false;  // all blocks are verified, now: may be armed
   uint8_t frequency = 0;
+  bool pinned = false;
+  bool empty = false;               // no block of the object is valid
+  uint32_t entry = disk_slot_none;  // of the chunk, see DiskIndex::entries_count; none: it has no blocks
+};
+
+// One object (position 0, with or without blocks) or one further chunk, as a walk meets it.
+struct DiskEntry {
+  ObjectId id;
+  uint64_t size = 0;
+  uint64_t position = 0;
+  uint64_t valid = 0;
+  uint32_t entry = disk_slot_none;
+  bool packed = false;
+  bool pinned = false;
+  uint32_t segment = 0;  // packed only
+  uint32_t page = 0;
+};
+// Where a walk is.
+struct DiskCursor {
+  unsigned stripe = 0;
+  uint32_t bucket = 0;
+  bool in_chunks = false;
 };
 
 class DiskIndex {
@@ -109,6 +131,15 @@ class DiskIndex {
   void copy_segments(unsigned disk, std::vector<Record>* out) const;
   void copy_stripe(unsigned disk, unsigned stripe, std::vector<Record>* out);
 
+  // A walk over what lies on a disk, a piece a call; what changes meanwhile may be met or not, or twice. False: it has
+  // ended, and out is empty. out: replaced.
+  bool copy_entries(unsigned disk, DiskCursor* cursor, std::vector<DiskEntry>* out);
+  // Each object (its first chunk) and each further chunk has a number below this, for as long as it has blocks, for what
+  // others keep about it.
+  uint32_t entries_count() const { return objects_max_ + chunks_max_; }
+  // The way back. For the thread that alone adds and removes on this disk. False: there is no such chunk.
+  bool key_of(uint32_t entry, ObjectId* id_out, uint64_t* position_out);
+
   uint32_t object_count() const { return objects_.in_use(); }
   uint32_t chunk_count() const { return chunks_.in_use(); }  // beyond the first of each object
   size_t memory_bytes() const;                               // as used so far
@@ -170,6 +201,8 @@ class DiskIndex {
   std::unique_ptr<Disk[]> disks_;
   unsigned disk_count_ = 0;
   uint32_t segments_max_ = 0;
+  uint32_t objects_max_ = 0;
+  uint32_t chunks_max_ = 0;
 };
 
 }  // namespace blobcache

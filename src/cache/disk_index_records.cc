@@ -193,6 +193,61 @@ void DiskIndex::copy_stripe(unsigned disk, unsigned stripe, std::vector<Record>*
   }
 }
 
+bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<DiskEntry>* out) {
+  constexpr size_t entries_max = 512;
+  out->clear();
+  out->reserve(entries_max);  // nothing is allocated under the lock
+  while (cursor->stripe < stripe_count && out->empty()) {
+    const auto copy = [&](auto& table, auto&& entry_of) {
+      const Guard guard(stripes_[cursor->stripe].lock);
+      const uint32_t end = std::min(cursor->bucket + 64, table.buckets_per_part());
+      for (; cursor->bucket < end && out->size() < entries_max / 2; ++cursor->bucket) {
+        uint32_t slot = table.head(table.first_bucket(cursor->stripe) + cursor->bucket);
+        for (; slot != disk_slot_none && out->size() < entries_max; slot = table.next(slot)) entry_of(slot);
+      }
+      return cursor->bucket == table.buckets_per_part();
+    };
+    const auto push = [&](const DiskObject& object, uint64_t position, uint64_t valid, uint32_t entry) {
+      if (object.disk != disk) return;
+      out->push_back({.id = object.id,
+                      .size = object.size,
+                      .position = position,
+                      .valid = valid,
+                      .entry = entry,
+                      .packed = object.packed != 0,
+                      .pinned = object.pins > 0,
+                      .segment = object.packed ? disk_format::segment_of(object.place) : 0,
+                      .page = object.packed ? disk_format::page_of(object.place) : 0});
+    };
+    bool ended = false;
+    if (!cursor->in_chunks) {
+      ended = copy(objects_, [&](uint32_t slot) { push(objects_[slot], 0, objects_[slot].valid, slot); });
+    } else {
+      ended = copy(chunks_, [&](uint32_t chunk) {
+        const uint32_t owner = chunks_[chunk].owner;
+        if (find_object(objects_[owner].id) != owner) return;  // on its way out
+        push(objects_[owner], chunks_[chunk].position, chunks_[chunk].valid, objects_max_ + chunk);
+      });
+    }
+    if (!ended) continue;
+    cursor->bucket = 0;
+    if (cursor->in_chunks) ++cursor->stripe;
+    cursor->in_chunks = !cursor->in_chunks;
+  }
+  return !out->empty();
+}
+
+bool DiskIndex::key_of(uint32_t entry, ObjectId* id_out, uint64_t* position_out) {
+  if (entry >= entries_count()) return false;
+  const bool first = entry < objects_max_;
+  const uint32_t owner = first ? entry : chunks_[entry - objects_max_].owner;
+  if (owner >= objects_max_) return false;
+  *id_out = objects_[owner].id;
+  *position_out = first ? 0 : chunks_[entry - objects_max_].position;
+  const Guard guard(stripes_[stripe_of(*id_out)].lock);
+  return find_object(*id_out) == owner;
+}
+
 // ---- segments ----
 
 DiskIndex::Segment* DiskIndex::find_segment(const Disk& disk, uint32_t number) {

@@ -3,6 +3,9 @@
 // "count, then ask" means that one who counts late also asks late, and finds the blocks gone. Turning twice waits for both
 // phases, so whoever counted before the blocks were taken out is waited for, whichever phase it read.
 //
+// No fence: the index's locks order the two sides. A reader that found the blocks held the lock before the keeper did, and
+// counted itself before that.
+//
 // The counts are polled, 50 us apart: reads take that long, nobody is woken by a reader, and readers pay one add.
 #include "cache/disk_reads.h"
 
@@ -20,10 +23,15 @@ uint64_t DiskReads::in_flight(unsigned disk) const {
   return count;
 }
 
+uint64_t DiskReads::ended(unsigned disk) const {
+  uint64_t count = 0;
+  for (unsigned core = 0; core < lines_per_disk; ++core)
+    count += line(core, disk).ended.load(std::memory_order_relaxed);
+  return count;
+}
+
 bool DiskReads::wait(unsigned disk, unsigned patience_ms) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
-  // The index was changed before: whoever is not counted here yet asks later and does not find the blocks.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   for (unsigned turn = 0; turn < 2; ++turn) {
     const unsigned old_phase = phases_[disk].fetch_add(1, std::memory_order_seq_cst) & 1;
     for (unsigned core = 0; core < lines_per_disk; ++core) {

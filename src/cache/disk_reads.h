@@ -25,11 +25,15 @@ class DiskReads {
     return phase;
   }
   void leave(unsigned core, unsigned disk, unsigned phase) {
-    line(core, disk).in_flight[phase].fetch_sub(1, std::memory_order_release);
+    Line& here = line(core, disk);
+    here.ended.store(here.ended.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    here.in_flight[phase].fetch_sub(1, std::memory_order_release);
   }
   // Returns when every read that was in flight has ended; false: not within patience_ms (the disk hangs).
   bool wait(unsigned disk, unsigned patience_ms);
   uint64_t in_flight(unsigned disk) const;
+  // Reads that left since start: when this stands still while some are in flight, the disk hangs.
+  uint64_t ended(unsigned disk) const;
 
   // The line of a disk's verifier, in place of a core.
   static constexpr unsigned verifier_line = limits::cores_max;
@@ -38,6 +42,7 @@ class DiskReads {
   static constexpr unsigned lines_per_disk = limits::cores_max + 1;
   struct alignas(64) Line {
     std::atomic<uint32_t> in_flight[2] = {0, 0};
+    std::atomic<uint64_t> ended{0};
   };
   Line& line(unsigned core, unsigned disk) const { return lines_[size_t{disk} * lines_per_disk + core]; }
 

@@ -19,17 +19,13 @@
 #include "base/config.h"
 #include "cache/disk_directory.h"
 #include "cache/disk_file.h"
+#include "cache/disk_health.h"
 #include "cache/disk_index.h"
 #include "cache/disk_jobs.h"
 #include "cache/disk_reads.h"
 
 namespace blobcache {
 
-enum class DiskState : uint8_t {
-  ok,
-  degraded,  // nothing is written to it (full, read-only, failing writes); reads go on
-  down,      // not read either: it failed or hangs; probed until it is back
-};
 std::string_view state_name(DiskState state);
 
 struct DiskStats {

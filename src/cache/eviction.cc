@@ -61,7 +61,10 @@ void EvictionQueue::unlink(std::span<EvictionEntry> entries, uint32_t slot) {
 }
 
 EvictedKeys::EvictedKeys(size_t keys_count)
-    : buckets_(std::bit_ceil(std::max<size_t>(1, keys_count / ways))), keys_(buckets_ * ways) {}
+    : buckets_(std::bit_ceil(std::max<size_t>(1, keys_count / ways))),
+      keys_(static_cast<uint32_t*>(std::calloc(buckets_ * ways, sizeof(uint32_t)))) {
+  BC_ASSERT(keys_ != nullptr);
+}
 
 void EvictedKeys::insert(uint64_t hash, uint16_t age) {
   uint32_t* keys = bucket(hash);
@@ -84,7 +87,7 @@ bool EvictedKeys::take(uint64_t hash, uint16_t age, uint16_t age_max) {
 Eviction::Eviction(const Options& options)
     : entries_(options.entries),
       capacity_pages_(options.capacity_bytes / page_bytes),
-      evicted_(options.entries.size()),
+      evicted_(options.keys_count == 0 ? options.entries.size() : options.keys_count),
       age_step_pages_(std::max<uint64_t>(1, capacity_pages_ / age_steps)),
       detect_scans_(options.detect_scans),
       scans_(std::max<uint64_t>(1, capacity_pages_)) {
@@ -130,6 +133,20 @@ EvictionQueue& Eviction::queue_of(uint32_t slot) {
 void Eviction::remove(uint32_t slot) {
   queue_of(slot).unlink(entries_, slot);
   entries_[slot].queue = EvictionEntry::Queue::absent;
+}
+
+void Eviction::grow(uint32_t slot, uint64_t bytes) {
+  const uint32_t pages = pages_of(bytes);
+  BC_ASSERT(young_.pages + main_.pages + pages <= capacity_pages_);
+  queue_of(slot).pages += pages;
+  entries_[slot].pages += pages;
+}
+
+void Eviction::shrink(uint32_t slot, uint64_t bytes) {
+  const uint32_t pages = pages_of(bytes);
+  BC_ASSERT(entries_[slot].pages > pages);
+  queue_of(slot).pages -= pages;
+  entries_[slot].pages -= pages;
 }
 
 void Eviction::to_front_of_main(uint32_t slot, uint8_t visits) {

@@ -15,9 +15,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "base/assert.h"
 #include "cache/eviction_scan.h"
@@ -57,16 +58,19 @@ class EvictedKeys {
   void insert(uint64_t hash, uint16_t age);
   // Takes the key out; false: it is not there, or older than age_max.
   bool take(uint64_t hash, uint16_t age, uint16_t age_max);
-  size_t bytes() const { return keys_.size() * sizeof(uint32_t); }
+  size_t bytes() const { return buckets_ * ways * sizeof(uint32_t); }
 
  private:
   static constexpr unsigned ways = 8;
 
-  uint32_t* bucket(uint64_t hash) { return &keys_[(hash & (buckets_ - 1)) * ways]; }
+  struct Free {
+    void operator()(uint32_t* memory) const { std::free(memory); }
+  };
+  uint32_t* bucket(uint64_t hash) { return keys_.get() + (hash & (buckets_ - 1)) * ways; }
   static uint16_t fingerprint(uint64_t hash) { return static_cast<uint16_t>(hash >> 48 | 1); }
 
   size_t buckets_;
-  std::vector<uint32_t> keys_;  // fingerprint << 16 | age; 0: empty
+  std::unique_ptr<uint32_t[], Free> keys_;  // fingerprint << 16 | age; 0: empty. Pages are taken as they are used
 };
 
 class Eviction {
@@ -79,6 +83,7 @@ class Eviction {
     std::span<EvictionEntry> entries;
     uint64_t capacity_bytes;
     bool detect_scans = true;
+    size_t keys_count = 0;  // of those that left; 0: as many as entries
   };
   explicit Eviction(const Options& options);
 
@@ -99,6 +104,13 @@ class Eviction {
   // The chunk now fills the slot. Room was made: used_bytes() + bytes, in whole pages, is within the capacity.
   void insert(uint32_t slot, uint64_t hash, uint64_t bytes);
   void remove(uint32_t slot);
+  // What is in the slot takes more of the disk, or less (but not nothing: remove). Whole pages; room as for insert.
+  void grow(uint32_t slot, uint64_t bytes);
+  void shrink(uint32_t slot, uint64_t bytes);
+  // 0: it is absent.
+  uint64_t bytes_of(uint32_t slot) const {
+    return entries_[slot].queue == EvictionEntry::Queue::absent ? 0 : entries_[slot].pages * page_bytes;
+  }
 
   // The slot that should leave; none: there is no entry. The same until evict, refuse or another call but on_hit.
   uint32_t victim();
