@@ -1,11 +1,12 @@
 // DiskWriter: the writes behind the reply, of one core.
 //   Owner     a Core.   Thread  the core's
-//   Lifetime  built with the core's tables; idle() before the reactor ends (drain owes its CQEs)
+//   Lifetime  built with the core's tables, and before DiskTier::stop(). At the end: flush(), then turns until idle(): drain
+//             waits for CQEs, not for keepers. While it is not idle it may not be freed (the disk hangs)
 //   Own files blocks go from the frame they were loaded into straight to their place in the file (WRITE_FIXED, O_DIRECT);
 //             the frame is held until the write has ended
 //   Packed    objects smaller than a chunk are copied, header and bytes, into a staging buffer that is written when it is full
 //             or has waited for flush_ns
-//   Limits    writes_max in flight, two staging buffers a disk; beyond that a write is shed: a later miss
+//   Limits    writes_max in flight, one begun a turn; two staging buffers a disk; beyond that a write is shed: a later miss
 //   Order     data, then (keeper) sidecar and index: what a crash leaves is at worst a miss
 #pragma once
 
@@ -47,7 +48,7 @@ class DiskWriter {
   void write_packed(const ObjectId& id, uint64_t object_bytes);
   // Nothing is in flight or staged.
   bool idle() const;
-  // Writes what is staged now; for the end.
+  // Writes what is staged now, and ends the segments when that is done; for the end. Within a turn, or after the last.
   void flush();
 
  private:
