@@ -1,0 +1,192 @@
+// One attempt of a request as libcurl sees it: its options, and the callbacks that look at the answer as it arrives.
+//
+// An answer is looked at before its first byte is taken: status, Content-Range, version, encoding. So bytes of another
+// range or version never reach the frame, and a server that sends the whole object for a range is cut off at once.
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/assert.h"
+#include "base/limits.h"
+#include "origin/http_client.h"
+#include "origin/http_text.h"
+
+namespace blobcache {
+namespace {
+
+constexpr long receive_buffer_bytes = 256 * limits::KiB;
+constexpr size_t said_bytes_max = 16 * limits::KiB;  // kept of an answer that is an error
+constexpr long redirects_max = 5;
+constexpr size_t header_bytes_max = 4 * limits::KiB;
+
+struct KnownHeader {
+  std::string_view name;
+  std::string HttpHead::* place;
+};
+constexpr std::array known_headers{
+    KnownHeader{"content-length", &HttpHead::content_length},
+    KnownHeader{"content-range", &HttpHead::content_range},
+    KnownHeader{"content-type", &HttpHead::content_type},
+    KnownHeader{"content-encoding", &HttpHead::content_encoding},
+    KnownHeader{"etag", &HttpHead::etag},
+    KnownHeader{"last-modified", &HttpHead::last_modified},
+    KnownHeader{"retry-after", &HttpHead::retry_after},
+    KnownHeader{"date", &HttpHead::date},
+    KnownHeader{"x-amz-bucket-region", &HttpHead::bucket_region},
+};
+
+void set_headers(HttpRequest& request, const std::vector<std::string>& lines) {
+  for (const std::string& line : lines) request.header_list = curl_slist_append(request.header_list, line.c_str());
+  curl_easy_setopt(request.easy, CURLOPT_HTTPHEADER, request.header_list);
+}
+
+}  // namespace
+
+void set_up_libcurl() {
+  static std::once_flag once;
+  std::call_once(once, [] { BC_ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK); });
+}
+
+std::string version_of(const HttpHead& head) {
+  if (!head.etag.empty()) return head.etag;
+  return head.last_modified.empty() ? std::string() : "@" + head.last_modified;
+}
+
+Result<void> HttpClient::set_up(HttpRequest& request) {
+  request.head = {};
+  request.body.clear();
+  request.body_checked = request.refused = request.refusal_is_final = false;
+  std::vector<std::string> headers;
+  if (request.to != nullptr) {
+    headers.push_back(
+        fmt::format("Range: bytes={}-{}", request.offset + request.bytes_done, request.offset + request.bytes - 1));
+    // If-Match compares strongly: a weak ETag never matches (RFC 9110 13.1.1). Ours is compared with the answer's anyway.
+    if (request.expected_version.starts_with('"')) headers.push_back("If-Match: " + request.expected_version);
+  }
+  if (options_.authorizer != nullptr) {
+    if (const Result<void> done = options_.authorizer->authorize(request, headers); !done) return done;
+  }
+
+  CURL* easy = idle_.empty() ? curl_easy_init() : idle_.back();
+  if (!idle_.empty()) idle_.pop_back();
+  if (easy == nullptr) return fail(Code::again, ENOMEM);
+  request.easy = easy;
+  std::string url = request.scheme_and_host + request.path;
+  if (!request.query.empty()) url += "?" + request.query;
+  curl_easy_reset(easy);
+  curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, &request);
+  curl_easy_setopt(easy, CURLOPT_NOBODY, request.verb == HttpVerb::head ? 1L : 0L);
+  set_headers(request, headers);
+  curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &HttpClient::on_header);
+  curl_easy_setopt(easy, CURLOPT_HEADERDATA, &request);
+  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &HttpClient::on_body);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &request);
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request.curl_says);
+  curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, receive_buffer_bytes);
+  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, request.may_follow ? 1L : 0L);
+  curl_easy_setopt(easy, CURLOPT_MAXREDIRS, redirects_max);
+  curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, options_.http1_only ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2TLS);
+  curl_easy_setopt(easy, CURLOPT_USERAGENT, "blobcache/" BLOBCACHE_VERSION);
+  // Timeouts are the watchdog's; libcurl's own for connections is only made no longer than it.
+  const uint64_t connect_ms = std::max<uint64_t>(options_.attempt_timeout_ns / 1'000'000, 1);
+  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(connect_ms));
+  // A resolver thread that hangs is left behind, never waited for; and no signal interrupts it.
+  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+  curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  if (!options_.ca_file.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, options_.ca_file.c_str());
+  return {};
+}
+
+size_t HttpClient::on_header(char* line, size_t size, size_t count, void* request_pointer) {
+  auto& request = *static_cast<HttpRequest*>(request_pointer);
+  const std::string_view text(line, size * count);
+  if (text.starts_with("HTTP/")) {
+    // The next answer in a row: after 100 Continue, or after a redirect.
+    request.head = {};
+    const size_t space = text.find(' ');
+    const std::optional<uint64_t> status =
+        space == std::string_view::npos ? std::nullopt : parse_count(trim(text.substr(space)).substr(0, 3));
+    request.head.status = static_cast<long>(status.value_or(0));
+    return text.size();
+  }
+  const size_t colon = text.find(':');
+  if (colon == std::string_view::npos || text.size() > header_bytes_max) return text.size();
+  for (const KnownHeader& known : known_headers) {
+    if (!equals_ignoring_case(text.substr(0, colon), known.name)) continue;
+    request.head.*known.place = trim(text.substr(colon + 1));
+    break;
+  }
+  return text.size();
+}
+
+void HttpClient::refuse(HttpRequest& request, Error why, bool final) {
+  request.refused = true;
+  request.refusal_is_final = final;
+  request.error = why;
+}
+
+// False: these bytes are not what was asked for, and none of them is taken.
+bool HttpClient::check_body(HttpRequest& request) {
+  const HttpHead& head = request.head;
+  if (request.to == nullptr || head.status < 200 || head.status >= 300) return true;
+  if (!head.content_encoding.empty() && !equals_ignoring_case(head.content_encoding, "identity")) {
+    refuse(request, {Code::protocol}, true);
+    return false;
+  }
+  const uint64_t first = request.offset + request.bytes_done;
+  const uint64_t last = request.offset + request.bytes - 1;
+  if (head.status == 206) {
+    const std::optional<ContentRange> range = parse_content_range(head.content_range);
+    if (!range || range->first != first || range->last != last) {
+      refuse(request, {Code::protocol}, false);
+      return false;
+    }
+  } else if (head.status != 200 || first != 0 || parse_count(head.content_length) != request.bytes) {
+    // The whole object for a part of it: such a server would send all of it again for every block.
+    refuse(request, {Code::protocol}, head.status == 200);
+    return false;
+  }
+  if (!request.expected_version.empty() && version_of(head) != request.expected_version) {
+    const bool unnamed = version_of(head).empty();  // an error page, or a proxy between
+    refuse(request, {unnamed ? Code::protocol : Code::stale}, !unnamed);
+    return false;
+  }
+  return true;
+}
+
+size_t HttpClient::on_body(char* bytes, size_t size, size_t count, void* request_pointer) {
+  constexpr size_t stop = 0;
+  auto& request = *static_cast<HttpRequest*>(request_pointer);
+  const size_t length = size * count;
+  if (!request.body_checked) {
+    request.body_checked = true;
+    if (!check_body(request)) return stop;
+  }
+  const bool good = request.head.status >= 200 && request.head.status < 300;
+  if (request.to != nullptr && good) {
+    if (length > request.bytes - request.bytes_done) {
+      refuse(request, {Code::protocol}, false);
+      return stop;
+    }
+    std::memcpy(request.to + request.bytes_done, bytes, length);
+    request.bytes_done += static_cast<uint32_t>(length);
+    return length;
+  }
+  const size_t room = (good ? request.body_bytes_max : said_bytes_max) - request.body.size();
+  if (length > room && good) {
+    refuse(request, {Code::protocol}, true);
+    return stop;
+  }
+  request.body.append(bytes, std::min(length, room));
+  return length;
+}
+
+}  // namespace blobcache

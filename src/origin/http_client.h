@@ -1,0 +1,181 @@
+// HttpClient: HTTP requests of one origin on one core: queue, attempts, retries, deadlines, and what an answer must be.
+//   Owner     an origin, one for each reactor that ever asked it
+//   Thread    the reactor's
+//   Lifetime  a request is the caller's and lives until on_done; stop() ends all of them with Code::stopping
+//   Limits    connections_max attempts in flight, counted over all cores of the origin; a core that has none in flight may
+//             always begin one, so at most cores - 1 more
+//   Promises  bytes go to `to` only from an answer that is exactly the range asked for, of the version asked for, and never
+//             beyond to + bytes. A request ends within its deadline.
+//   Errors    not_found (404, 410), denied (401, 403, a certificate that is not trusted), stale (412, 416, another ETag),
+//             timeout, protocol (an answer that breaks the rules), invalid (other 4xx), io (the rest), stopping
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <curl/curl.h>
+
+#include "base/list.h"
+#include "base/result.h"
+#include "origin/curl_loop.h"
+#include "ring/reactor.h"
+
+namespace blobcache {
+
+struct HttpRequest;
+
+// What came before the body, of the last answer in a row of redirects.
+struct HttpHead {
+  long status = 0;
+  std::string content_length;
+  std::string content_range;
+  std::string content_type;
+  std::string content_encoding;
+  std::string etag;
+  std::string last_modified;
+  std::string retry_after;
+  std::string date;
+  std::string bucket_region;  // x-amz-bucket-region
+};
+
+// Adds what proves who we are, to each attempt anew.
+class HttpAuthorizer {
+ public:
+  // `headers`: "Name: value" lines to add to. Errors: again (credentials are being fetched), denied (there are none).
+  virtual Result<void> authorize(const HttpRequest& request, std::vector<std::string>& headers) = 0;
+  // The server answered 400, 401 or 403. True: the reason has been removed, ask once more.
+  virtual bool may_ask_again(const HttpRequest& request) = 0;
+
+ protected:
+  ~HttpAuthorizer() = default;
+};
+
+enum class HttpVerb : uint8_t { get, head };
+
+struct HttpRequest : ListNode {
+  HttpRequest();
+  ~HttpRequest();
+
+  // in
+  HttpVerb verb = HttpVerb::get;
+  std::string scheme_and_host;  // "https://host:port"
+  std::string path;             // encoded, begins with '/'
+  std::string query;            // encoded, sorted by name, without '?'
+  std::string
+      expected_version;     // "" or the ETag (strong or weak) or "@" and the Last-Modified that an answer must have
+  std::byte* to = nullptr;  // null: the body is kept in `body`
+  uint64_t offset = 0;      // with `to`
+  uint32_t bytes = 0;
+  size_t body_bytes_max = 0;  // without `to`; a longer body is Code::protocol
+  bool may_follow = false;    // redirects
+  void (*on_done)(HttpRequest& request) = nullptr;
+  void* context = nullptr;
+
+  // out
+  bool failed = false;
+  Error error{};
+  HttpHead head;
+  std::string body;           // or the beginning of what the server said with an error
+  std::string effective_url;  // where the redirects led
+  std::string sentence;       // what libcurl says about a failure without a status
+
+  // HttpClient's own
+  class HttpClient* client = nullptr;
+  CURL* easy = nullptr;  // null: no attempt is in flight
+  curl_slist* header_list = nullptr;
+  uint32_t bytes_done = 0;           // in `to`, of the version asked for: an attempt goes on where the last one ended
+  uint32_t bytes_at_start = 0;       // of this attempt
+  uint32_t bytes_at_last_look = 0;   // progress since the watchdog looked
+  size_t received_at_last_look = 0;  // the same without `to`
+  uint32_t retries = 0;
+  uint64_t deadline_ns = 0;
+  bool asked_again = false;
+  bool body_checked = false;
+  bool refused = false;  // we ended the attempt: `error` says why
+  bool refusal_is_final = false;
+  char curl_says[CURL_ERROR_SIZE] = {};
+  struct Watchdog : Timer {
+    HttpRequest* request = nullptr;
+  } timer;
+};
+
+struct HttpOptions {
+  unsigned connections_max = 16;
+  uint64_t attempt_timeout_ns = 10'000'000'000;  // without progress
+  uint64_t deadline_ns = 60'000'000'000;
+  unsigned retries_max = 5;
+  std::string ca_file;                   // empty: the system's
+  bool http1_only = false;               // S3: many connections are faster than many streams in one
+  HttpAuthorizer* authorizer = nullptr;  // null: nobody asks who we are
+};
+
+// Of one origin; cores add to it.
+struct HttpCounters {
+  std::atomic<uint64_t> attempts{0};
+  std::atomic<uint64_t> retries{0};
+  std::atomic<uint64_t> failures{0};
+  std::atomic<uint64_t> connections{0};  // made; the rest of the attempts reused one
+  std::atomic<uint64_t> bytes{0};
+};
+
+class HttpClient {
+ public:
+  HttpClient(Reactor& home, const HttpOptions& options, HttpCounters& counters, std::atomic<unsigned>& in_flight);
+  ~HttpClient();
+  HttpClient(const HttpClient&) = delete;
+  HttpClient& operator=(const HttpClient&) = delete;
+
+  void begin(HttpRequest& request);
+  // Requests in any state. Read by other threads.
+  unsigned active() const { return active_.load(std::memory_order_acquire); }
+  // On the reactor's thread.
+  void stop();
+  Reactor& home() { return home_; }
+
+ private:
+  // http_attempt.cc
+  Result<void> set_up(HttpRequest& request);
+  static size_t on_header(char* line, size_t size, size_t count, void* request);
+  static size_t on_body(char* bytes, size_t size, size_t count, void* request);
+  static bool check_body(HttpRequest& request);
+  static void refuse(HttpRequest& request, Error why, bool final);
+
+  void start_some();
+  void start_attempt(HttpRequest& request);
+  static void on_attempt_done(void* request, CURLcode result);
+  void end_attempt(HttpRequest& request);
+  void judge(HttpRequest& request, CURLcode result);
+  void judge_status(HttpRequest& request);
+  void retry_or_fail(HttpRequest& request, Error why);
+  void finish(HttpRequest& request);
+  void finish_failed(HttpRequest& request, Error why);
+  static void on_watchdog(Timer& timer);
+  uint64_t backoff_ns(const HttpRequest& request);
+
+  Reactor& home_;
+  const HttpOptions& options_;
+  HttpCounters& counters_;
+  std::atomic<unsigned>& in_flight_;  // of all cores
+  std::atomic<unsigned> active_{0};
+  bool stopping_ = false;
+  CurlLoop loop_;
+  std::vector<CURL*> idle_;
+  List<HttpRequest> waiting_;
+  List<HttpRequest> running_;  // an attempt is in flight
+  List<HttpRequest> pausing_;  // the next attempt has to wait
+  std::minstd_rand random_;
+};
+
+// Once in the process, before any HttpClient.
+void set_up_libcurl();
+
+// The version that an answer is: its ETag, or "@" and its Last-Modified, or "" (it has neither).
+std::string version_of(const HttpHead& head);
+
+}  // namespace blobcache
