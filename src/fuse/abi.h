@@ -23,6 +23,14 @@ inline constexpr uint32_t op_statx = 52;
 inline constexpr uint32_t open_noflush = 1u << 5;
 inline constexpr uint32_t open_passthrough = 1u << 7;
 
+// struct fuse_open_out of 7.40.
+struct OpenOut {
+  uint64_t fh;
+  uint32_t open_flags;
+  int32_t backing_id;
+};
+static_assert(sizeof(OpenOut) == sizeof(fuse_open_out) && offsetof(OpenOut, backing_id) == 12);
+
 // The minor version that we speak at most.
 inline constexpr uint32_t minor_version = 45;
 
@@ -126,6 +134,15 @@ static_assert(sizeof(BackingMap) == 16);
 inline constexpr unsigned long ioctl_backing_open = _IOW(229, 1, BackingMap);
 inline constexpr unsigned long ioctl_backing_close = _IOW(229, 2, uint32_t);
 static_assert(ioctl_backing_open == 0x4010e501 && ioctl_backing_close == 0x4004e502);
+
+// FUSE_NOTIFY_PRUNE (7.45): this, then `count` node ids.
+inline constexpr int32_t notify_prune = 9;
+struct NotifyPrune {
+  uint32_t count;
+  uint32_t padding;
+  uint64_t spare;
+};
+static_assert(sizeof(NotifyPrune) == 16);
 
 // The smallest buffer the kernel lets us read requests with: FUSE_MIN_READ_BUFFER, or header + write header + max_write.
 inline constexpr size_t read_buffer_bytes_min = 8192;

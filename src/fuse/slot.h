@@ -2,9 +2,10 @@
 //   Owner     a Transport; fixed in number (queue depth is the backpressure)
 //   Thread    its core
 //   States    fetching --request--> serving --reply()--> replying --CQE--> fetching ...   (closed: the connection ended)
+//             serving --reply_linked()--> replying --its chain broke--> serving (the request still wants an answer)
 //   Layout    the same for both transports: header page (in/out header, the operation's header), payload. `body` is what
 //             followed the operation's header (names), and lies in the payload: read it before the reply is written there.
-//   Invariant exactly one reply per request; nothing of the request is read after reply()
+//   Invariant exactly one reply reaches the kernel per request; nothing of the request is read after reply()
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,9 @@ namespace blobcache::fuse {
 
 class Transport;
 
+// The payload lies in no registered buffer.
+inline constexpr uint16_t no_buffer = 0xffff;
+
 enum class SlotState : uint8_t { closed, fetching, serving, replying };
 
 struct Slot : Op {
@@ -28,8 +32,9 @@ struct Slot : Op {
   uint32_t payload_bytes = 0;
   uint32_t number = 0;  // among all slots of this core
   uint16_t queue = 0;
-  uint16_t buffer_index = 0;  // registered buffer that the payload lies in
+  uint16_t buffer_index = no_buffer;  // registered buffer that the payload lies in
   SlotState state = SlotState::closed;
+  bool linked = false;  // replying behind another SQE, which may fail
   const std::byte* body = nullptr;
   uint32_t body_bytes = 0;
   // Copied from the header when the request arrived: the reply overwrites it there.

@@ -3,7 +3,8 @@
 //   Owner     a core, one per volume
 //   Thread    the core's
 //   Lifetime  start() ... on_closed(): the connection ended and no CQE is owed
-//   Requests  arrive at the handler with state serving; it calls exactly one of reply, reply_error, no_reply, now or later
+//   Requests  arrive at the handler with state serving; it calls exactly one of reply, reply_error, no_reply, now or later;
+//             or reply_linked, which may break and then leaves the request to be answered by one of the others
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,8 @@ namespace blobcache::fuse {
 class RequestHandler {
  public:
   virtual void on_request(Slot& slot) = 0;
+  // What the reply was linked to failed, so it was not sent: the slot is serving the same request again.
+  virtual void on_reply_broken(Slot& slot) = 0;
   // The connection is gone and every slot is closed.
   virtual void on_closed() = 0;
 
@@ -31,6 +34,11 @@ class Transport {
   virtual void start() = 0;
   // Answers with the first payload_bytes of the slot's payload.
   virtual void reply(Slot& slot, uint32_t payload_bytes) = 0;
+  // Whether a reply can be linked to the SQE before it.
+  virtual bool can_link() const = 0;
+  // The same reply, sent when the SQE before it has succeeded in full. The caller has reserved two SQEs and prepared that one
+  // with link_next; nothing else was prepared since. Payload and header are the kernel's from now on.
+  virtual void reply_linked(Slot& slot, uint32_t payload_bytes) = 0;
   // os_errno > 0.
   virtual void reply_error(Slot& slot, int os_errno) = 0;
   // For what the kernel expects no answer to (FORGET, INTERRUPT).
@@ -52,7 +60,7 @@ struct SlotMemory {
   std::byte* payload = nullptr;
   uint32_t payload_bytes = 0;
   uint16_t queue = 0;
-  uint16_t buffer_index = 0;
+  uint16_t buffer_index = no_buffer;
 };
 
 inline void attach(Slot& slot, Transport& transport, const SlotMemory& memory, uint32_t number) {

@@ -5,10 +5,13 @@
 //        CQE -ENOTCONN, -ECONNABORTED, -ECANCELED: the connection ended, the slot is closed
 //        CQE -EAGAIN, -EINTR: the same command again
 //        CQE -ENOENT on a commit: the kernel no longer knows the request (it was aborted), the entry is registered anew
+//        CQE -ECANCELED on a linked commit: what it was linked to failed, so the commit was never tried and the request is
+//        still ours. If it is the connection that ended, the explicit commit that follows says so.
 //
 // The header and payload stay where they are for the life of the connection; a successor process finds unanswered
 // requests there (docs/KERNEL.md).
 #include <cerrno>
+#include <cstring>
 #include <memory>
 
 #include "base/log.h"
@@ -24,6 +27,7 @@ class UringTransport final : public Transport {
       : options_(options),
         slots_(std::make_unique<Slot[]>(memory.size())),
         iovecs_(std::make_unique<iovec[]>(memory.size() * 2)),
+        heads_(std::make_unique<uint64_t[]>(memory.size())),
         count_(static_cast<uint32_t>(memory.size())) {
     for (uint32_t i = 0; i < count_; ++i) {
       Slot& slot = slots_[i];
@@ -44,6 +48,17 @@ class UringTransport final : public Transport {
     commit(slot, 0, payload_bytes);
   }
 
+  bool can_link() const override { return true; }
+
+  void reply_linked(Slot& slot, uint32_t payload_bytes) override {
+    BC_ASSERT(payload_bytes <= slot.payload_bytes);
+    // The reply's header lies over the request's; what a broken chain has to put back are these 8 bytes, and the number,
+    // which is the same in both.
+    heads_[&slot - slots_.get()] = head_of(slot);
+    commit(slot, 0, payload_bytes);
+    slot.linked = true;
+  }
+
   void reply_error(Slot& slot, int os_errno) override {
     BC_ASSERT(os_errno > 0);
     commit(slot, -os_errno, 0);
@@ -61,6 +76,12 @@ class UringTransport final : public Transport {
 
  private:
   static UringTransport& of(Slot& slot) { return *static_cast<UringTransport*>(slot.transport); }
+
+  static uint64_t head_of(const Slot& slot) {
+    uint64_t head = 0;
+    std::memcpy(&head, slot.header->in_out, sizeof head);
+    return head;
+  }
 
   abi::UringCommand& prepare_command(Slot& slot, uint32_t command, iovec* iovecs) {
     Sqe& sqe = options_.reactor->prepare(slot);
@@ -93,6 +114,10 @@ class UringTransport final : public Transport {
   static void on_cqe(Op& op, int32_t result, uint32_t) {
     Slot& slot = static_cast<Slot&>(op);
     UringTransport& self = of(slot);
+    // One command is with the kernel, and it has not been answered before.
+    BC_ASSERT(slot.state == SlotState::replying || slot.state == SlotState::fetching);
+    const bool linked = slot.linked;
+    slot.linked = false;
     if (result == 0) [[likely]] {
       slot.state = SlotState::serving;
       slot.unique = slot.in().unique;
@@ -102,7 +127,14 @@ class UringTransport final : public Transport {
       self.options_.handler->on_request(slot);
       return;
     }
+    if (linked && result == -ECANCELED) return self.on_broken_chain(slot);
     self.on_failed_command(slot, result);
+  }
+
+  void on_broken_chain(Slot& slot) {
+    std::memcpy(slot.header->in_out, &heads_[&slot - slots_.get()], sizeof(uint64_t));
+    slot.state = SlotState::serving;
+    options_.handler->on_reply_broken(slot);
   }
 
   void on_failed_command(Slot& slot, int32_t result) {
@@ -130,6 +162,7 @@ class UringTransport final : public Transport {
   const TransportOptions options_;
   std::unique_ptr<Slot[]> slots_;
   std::unique_ptr<iovec[]> iovecs_;
+  std::unique_ptr<uint64_t[]> heads_;  // of the requests whose replies are linked
   uint32_t count_;
   uint32_t open_slots_ = 0;
 };

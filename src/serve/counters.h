@@ -21,8 +21,11 @@ struct Counters {
   std::array<Counter, tier_count> bytes;
   Counter reads;
   Counter memory_hits;
+  Counter disk_hits;  // read straight into the reply
   Counter origin_reads;
   Counter origin_bytes;
+  Counter passthrough_opens;
+  Counter passthrough_bytes;  // of the objects that were opened so; what is read of them nobody tells us
   Counter interrupts;
   Counter deadlines;
   std::array<Counter, error_place_count> errors;

@@ -14,6 +14,13 @@ namespace {
 
 constexpr uint64_t watch_ns = 1'000'000'000;
 
+// Runs of loads at the disks on each core: what keeps an NVMe device busy at 64 KiB a read.
+constexpr unsigned disk_loads_max = 64;
+// Blocks found wrong come rarely; beyond these the next reader finds them wrong again.
+constexpr unsigned drop_jobs_max = 16;
+// Opens that wait for a backing file; beyond these an open is page-cached.
+constexpr unsigned armings_max = 64;
+
 // Reads in flight at the origin on each core; the rest queue. A hung file server may hold as many io_uring workers.
 unsigned running_max(const VolumeServer::Options& options) {
   const unsigned share = options.volume->origin_config.connections / options.cores;
@@ -29,7 +36,9 @@ VolumeServer::VolumeServer(const Options& options)
       requests_(std::make_unique<Request[]>(options.slots)),
       room_timer_(&VolumeServer::on_room_timer),
       loads_(options.slots * 2 + 2 * Plan::spans_max),
-      loads_running_max_(running_max(options)),
+      checksum_pages_(options.volume->disk == nullptr ? 0 : disk_loads_max),
+      drop_jobs_(options.volume->disk == nullptr ? 0 : drop_jobs_max),
+      armings_(options.volume->passes_through() ? armings_max : 0),
       lookups_(calls_max(options.slots)),
       opens_(calls_max(options.slots)),
       lists_(calls_max(options.slots)),
@@ -37,9 +46,19 @@ VolumeServer::VolumeServer(const Options& options)
       statfss_(calls_max(options.slots)),
       transports_open_(options.transports) {
   room_timer_.server = this;
+  origin_lane_.running_max = running_max(options);
+  disk_lane_.running_max = disk_loads_max;
   for (uint32_t i = 0; i < options_.slots; ++i) {
     requests_[i].server = this;
     requests_[i].watch.request = &requests_[i];
+    requests_[i].disk_read.request = &requests_[i];
+    requests_[i].disk_read.handler = &VolumeServer::on_disk_read;
+  }
+  for (uint32_t i = 0; i < loads_.count(); ++i) {
+    Load& load = loads_[i];
+    load.data.load = load.sums.load = load.open_job.load = load.call.load = &load;
+    load.data.handler = load.sums.handler = &VolumeServer::on_disk_load_read;
+    load.open_job.on_done = &VolumeServer::on_file_open;
   }
 }
 
@@ -49,6 +68,7 @@ void VolumeServer::on_request(fuse::Slot& slot) {
   const uint32_t opcode = slot.in().opcode;
   counters_.requests[opcode < Counters::opcodes ? opcode : 0].add(1);
   Request& request = requests_[slot.number];
+  BC_ASSERT(request.disk_read.cqes_owed == 0);
   request.slot = &slot;
   if (opcode == FUSE_READ) [[likely]] {
     read(request);
@@ -193,7 +213,9 @@ void VolumeServer::on_closed() {
 }
 
 void VolumeServer::become_idle_if_done() {
-  if (transports_open_ > 0 || tasks_running_ > 0 || options_.on_idle == nullptr) return;
+  if (transports_open_ > 0 || tasks_running_ > 0 || disk_jobs_ > 0 || idle_told_) return;
+  if (options_.on_idle == nullptr) return;
+  idle_told_ = true;
   if (room_timer_.armed()) reactor().cancel(room_timer_);
   options_.on_idle(*this, options_.on_idle_context);
 }

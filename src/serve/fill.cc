@@ -1,8 +1,9 @@
-// Loads: blocks on their way from the origin into frames. A load belongs to nobody: the request that began it may be gone
+// Loads: blocks on their way from the disk (disk_load.cc) or the origin into frames. A load belongs to nobody: the request that began it may be gone
 // when it ends. It pins its handle (the origin's descriptor) and the tier keeps its frame.
 //
-// At most loads_running_max_ are at the origin at a time, so that a slow origin fills a queue here and not the kernel's
-// worker threads. A request that finds no load or no frame free waits in room_waiters_ for whatever ends next. A timer
+// A lane bounds the runs that are at the origin at a time, so that a slow origin fills a queue here and not the kernel's
+// worker threads; another lane those at the disks. What came from the origin is written to disk behind the reply: from the
+// frame, before its blocks are told to be there (own files), or once all of it is there (packed objects). A request that finds no load or no frame free waits in room_waiters_ for whatever ends next. A timer
 // wakes it too: in the next turn at first, because frames evicted in this turn are free in the next, then less and less
 // often, for room that another core makes.
 #include <algorithm>
@@ -26,39 +27,66 @@ void VolumeServer::begin_loads(Request& request, Handle& handle) {
     Load* load = loads_.try_acquire();
     BC_ASSERT(load != nullptr);  // loads_available() was asked in this turn
     load->server = this;
-    load->call.load = load;
     load->handle = &handle;
     load->frame = span.frame;
     load->frame_offset = span.offset;
     load->blocks_left = span.blocks_to_load;
     load->blocks_in_run = 0;
+    load->blocks_tried = 0;
+    load->open_tried = false;
     load->call.on_done = &VolumeServer::on_load_done;
     load->call.key = handle.key;
     load->call.version = handle.version;
     load->call.fd = handle.origin_fd;
     volume().handles.reference(handle);
-    start_or_queue(*load);
+    continue_load(*load);
   }
 }
 
-void VolumeServer::start_or_queue(Load& load) {
-  if (loads_running_ >= loads_running_max_) {
-    loads_queued_.push_back(load);
-    return;
-  }
-  ++loads_running_;
-  start_run(load);
-}
-
-void VolumeServer::start_run(Load& load) {
+// Adjacent blocks that come from the same place: from disk where they are valid there, else from the origin.
+void VolumeServer::choose_run(Load& load) {
+  const uint64_t on_disk = blocks_on_disk(load);
   const auto first = static_cast<unsigned>(std::countr_zero(load.blocks_left));
-  const auto count = static_cast<unsigned>(std::countr_one(load.blocks_left >> first));
+  load.from_disk = (on_disk >> first & 1) != 0;
+  const uint64_t candidates = load.from_disk ? on_disk : load.blocks_left & ~on_disk;
+  const auto count = static_cast<unsigned>(std::countr_one(candidates >> first));
   load.blocks_in_run = (count == 64 ? ~uint64_t{0} : ((uint64_t{1} << count) - 1)) << first;
-  const uint64_t offset = load.frame_offset + first * limits::block_bytes;
-  const uint64_t bytes = std::min<uint64_t>(count * limits::block_bytes, load.handle->object_bytes - offset);
+}
+
+void VolumeServer::continue_load(Load& load) {
+  choose_run(load);
+  LoadLane& lane = lane_of(load);
+  if (lane.running >= lane.running_max) return lane.queued.push_back(load);
+  ++lane.running;
+  if (load.from_disk) {
+    start_disk_run(load);
+  } else {
+    start_origin_run(load);
+  }
+}
+
+// What waited in the lane chooses anew: it may be on disk by now, or no longer.
+void VolumeServer::end_run(Load& load) {
+  LoadLane& lane = lane_of(load);
+  BC_ASSERT(lane.running > 0);
+  --lane.running;
+  if (load.blocks_left != 0) {
+    continue_load(load);
+  } else {
+    end_load(load);
+  }
+  while (lane.running < lane.running_max) {
+    Load* next = lane.queued.pop_front();
+    if (next == nullptr) return;
+    continue_load(*next);
+  }
+}
+
+void VolumeServer::start_origin_run(Load& load) {
+  const auto first = static_cast<unsigned>(std::countr_zero(load.blocks_in_run));
   load.call.failed = false;
-  load.call.offset = offset;
-  load.call.bytes = static_cast<uint32_t>(bytes);
+  load.call.offset = load.frame_offset + first * limits::block_bytes;
+  load.call.bytes = static_cast<uint32_t>(run_bytes(load));
   load.call.to = volume().memory->frame_bytes(*load.frame) + first * limits::block_bytes;
   load.call.buffer_index =
       options_.registered_buffers ? static_cast<int>(volume().memory->buffer_index(*load.frame)) : -1;
@@ -69,7 +97,10 @@ void VolumeServer::on_load_done(OriginCall& call) {
   auto& read_call = static_cast<Load::LoadCall&>(call);
   Load& load = *read_call.load;
   VolumeServer& self = *load.server;
-  LoadOutcome outcome{.ok = !call.failed, .keep = load.handle->cacheable && !read_call.young, .error = call.error};
+  const LoadOutcome outcome{.ok = !call.failed,
+                            .keep = load.handle->cacheable && !read_call.young,
+                            .error = call.error,
+                            .source = static_cast<uint8_t>(Tier::origin)};
   uint64_t ended = load.blocks_in_run;
   if (call.failed) {
     self.counters_.errors[static_cast<unsigned>(ErrorPlace::load)].add(1);
@@ -79,29 +110,31 @@ void VolumeServer::on_load_done(OriginCall& call) {
     self.counters_.origin_bytes.add(read_call.bytes);
   }
   load.blocks_left &= ~ended;
-  self.volume().memory->finish_load(self.reactor(), *load.frame, ended, outcome);
-  if (load.blocks_left != 0) {
-    self.start_run(load);
-    return;
+  DiskWriter* writer = outcome.ok && outcome.keep ? self.options_.writer : nullptr;
+  const bool packed = writer != nullptr && self.disk().packs(load.handle->object_bytes);
+  if (writer != nullptr && !packed) {
+    writer->write_blocks(load.handle->object, load.handle->object_bytes, *load.frame, load.frame_offset, ended);
   }
-  self.end_load(load);
+  self.volume().memory->finish_load(self.reactor(), *load.frame, ended, outcome);
+  if (packed) writer->write_packed(load.handle->object, load.handle->object_bytes);
+  self.end_run(load);
 }
 
 void VolumeServer::end_load(Load& load) {
+  if (load.file != nullptr) disk().release(*load.file);
+  load.file = nullptr;
   release_handle(*load.handle);
   load.handle = nullptr;
   load.frame = nullptr;
   loads_.release(load);
-  --loads_running_;
-  if (Load* next = loads_queued_.pop_front(); next != nullptr) {
-    ++loads_running_;
-    start_run(*next);
-  }
   wake_for_room();
 }
 
 void VolumeServer::release_handle(Handle& handle) {
   if (!volume().handles.release(handle)) return;
+  if (DiskFile* file = handle.disk_file.exchange(nullptr, std::memory_order_acq_rel); file != nullptr) {
+    disk().release(*file);
+  }
   if (handle.origin_fd >= 0) volume().origin->close(reactor(), handle.origin_fd);
   volume().handles.put_back(handle);
 }

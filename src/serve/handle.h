@@ -14,10 +14,17 @@
 #include "base/file_info.h"
 #include "base/object_id.h"
 #include "base/spinlock.h"
+#include "cache/disk_file.h"
+#include "cache/disk_jobs.h"
 #include "fuse/inodes.h"
 #include "origin/origin.h"
 
 namespace blobcache::serve {
+
+class VolumeServer;
+
+// How the kernel reads what was opened; `untold`: the mount has one way only, so nobody counts.
+enum class OpenMode : uint8_t { untold, cached, passthrough };
 
 struct Handle {
   std::atomic<uint32_t> generation{0};  // odd: live
@@ -34,9 +41,21 @@ struct Handle {
   int origin_fd = -1;
   bool buffered = true;   // reads go through the kernel's page cache
   bool cacheable = true;  // false: a young version, whose bytes may change without a trace
+  OpenMode mode = OpenMode::untold;
 
   // Where a sequential reader would go on. Any core writes it; it is a guess, so races do no harm.
   std::atomic<uint64_t> expected_offset{0};
+  // The chunk of the index that was visited last; the same kind of guess.
+  static constexpr uint64_t no_position = ~uint64_t{0};
+  std::atomic<uint64_t> visited_position{no_position};
+
+  // Where the object lies on disk, with a reference of this handle's; set once, by whichever core first found it open.
+  std::atomic<DiskFile*> disk_file{nullptr};
+  // For the end of the last passthrough open: here, so that there is always one.
+  struct Disarm : DiskDisarmJob {
+    VolumeServer* server = nullptr;
+    Handle* handle = nullptr;  // referenced until the job is done
+  } disarm;
 
   // Directories: the part of the listing that was fetched but not yet told. Used by one READDIR at a time.
   bool listing = false;

@@ -1,11 +1,7 @@
 // Names and attributes. File nodes are versions: what the kernel knows of one never changes, so GETATTR of a file is
 // answered from the table; a directory is asked for again once its attributes are older than attr_timeout.
-//
-// OPEN looks at the origin's file again: if it is not the version that the node stands for, the answer is ESTALE, the
-// kernel looks the name up anew and opens what is there now.
 #include <cerrno>
 
-#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "base/limits.h"
@@ -144,92 +140,6 @@ Task VolumeServer::get_attributes(TaskStack&, Request& request) {
   }
   server.put_call(server.lookups_, *call);
   server.finish(request);
-}
-
-// What OPEN answers, and the handle behind it. False: the reply was an error.
-bool VolumeServer::open_handle(Request& request, const fuse::Node& node, Pending<OpenCall>& call, bool directory) {
-  Handle* handle = volume().handles.take();
-  if (handle == nullptr) {
-    reply_failure(request, ErrorPlace::open, Error{Code::full, ENFILE}, node.key);
-    return false;
-  }
-  handle->node = node.id;
-  handle->key = node.key;
-  handle->version = call.info.version;
-  handle->object_bytes = directory ? 0 : call.info.attributes.size;
-  handle->object = directory ? ObjectId{} : volume().object_id_of(node.key, call.info);
-  handle->origin_fd = call.fd;
-  handle->buffered = (request.slot->argument<fuse_open_in>().flags & static_cast<uint32_t>(O_DIRECT)) == 0;
-  handle->cacheable = !call.info.young;
-  volume().handles.publish(*handle);
-  call.fd = -1;
-
-  auto& out = request.slot->reply_as<fuse_open_out>();
-  out.fh = handle->id();
-  if (directory) {
-    // The kernel keeps the listing while the directory's mtime stays what it was.
-    out.open_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE;
-  } else {
-    // Pages of a version that was young when they were read may be of another one: the next open drops them.
-    const bool tainted = volume().inodes.exchange_tainted(node.id, call.info.young);
-    out.open_flags = abi::open_noflush | (tainted || call.info.young ? 0 : FOPEN_KEEP_CACHE);
-  }
-  reply(request, sizeof out);
-  return true;
-}
-
-Task VolumeServer::open(TaskStack&, Request& request) {
-  VolumeServer& server = *request.server;
-  Volume& volume = server.volume();
-  const bool directory = request.slot->in().opcode == FUSE_OPENDIR;
-  fuse::Node node;
-  Pending<OpenCall>* call = nullptr;
-  if ((request.slot->argument<fuse_open_in>().flags & O_ACCMODE) != O_RDONLY) {
-    server.reply_error(request, EROFS);
-    co_return server.finish(request);
-  }
-  if (!volume.inodes.get(request.slot->in().nodeid, node)) {
-    server.reply_error(request, ESTALE);
-    co_return server.finish(request);
-  }
-  call = server.take_call(server.opens_, request);
-  if (call == nullptr) {
-    server.reply_failure(request, ErrorPlace::open, Error{Code::again}, node.key);
-    co_return server.finish(request);
-  }
-  call->key = node.key;
-  call->fd = -1;
-  volume.origin->begin_open(server.reactor(), *call);
-  co_await request.event;
-  if (!call_ended(request, *call)) {
-    server.reply_given_up(request, ErrorPlace::open, node.key);
-    co_return server.finish(request);
-  }
-  if (call->failed) {
-    // Gone or another file by now: the kernel should look the name up again.
-    if (call->error.code == Code::not_found) call->error = Error{Code::stale};
-    server.reply_failure(request, ErrorPlace::open, call->error, node.key);
-  } else if (!directory && !(call->info.version == node.info.version)) {
-    server.reply_failure(request, ErrorPlace::open, Error{Code::stale}, node.key);
-  } else {
-    if (directory) volume.inodes.update_directory(node.id, call->info, server.now_ns());
-    server.open_handle(request, node, *call, directory);
-  }
-  call->request = nullptr;
-  server.dispose(*call);
-  server.finish(request);
-}
-
-void VolumeServer::dispose(Pending<OpenCall>& call) {
-  if (call.fd >= 0) volume().origin->close(reactor(), call.fd);
-  call.fd = -1;
-  opens_.release(call);
-}
-
-void VolumeServer::release(Request& request) {
-  Handle* handle = volume().handles.get(request.slot->argument<fuse_release_in>().fh);
-  reply(request, 0);
-  if (handle != nullptr) release_handle(*handle);
 }
 
 Task VolumeServer::read_link(TaskStack&, Request& request) {

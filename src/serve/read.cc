@@ -1,6 +1,7 @@
 // The read path.
 //
 //   READ --all valid in L0--> copy, commit                                  same turn, plain function, no allocation
+//     |--else, all verified on disk--> read into the reply (disk_read.cc)   plain functions, no allocation
 //     '--else--> read_miss: plan (pin frames, claim blocks nobody loads) --> loads --> wait --> copy, commit
 //
 // A reader waits for its own blocks only. Whoever comes second for a block waits for the first one's load. An interrupt or
@@ -12,6 +13,17 @@
 #include "serve/volume_server.h"
 
 namespace blobcache::serve {
+namespace {
+
+// The tier that a reader waited for: the farthest of those that his bytes came from.
+Tier slowest_tier(uint8_t sources) {
+  for (const Tier tier : {Tier::origin, Tier::peer, Tier::disk}) {
+    if ((sources >> static_cast<unsigned>(tier) & 1) != 0) return tier;
+  }
+  return Tier::memory;
+}
+
+}  // namespace
 
 void VolumeServer::read(Request& request) {
   fuse::Slot& slot = *request.slot;
@@ -31,6 +43,7 @@ void VolumeServer::read(Request& request) {
     counters_.memory_hits.add(1);
     return reply_read(request, *handle, range, Tier::memory);
   }
+  if (volume().disk != nullptr && disk_hit(request, *handle, range)) return;
   volume().handles.reference(*handle);
   begin(request, read_miss(request.stack, request, *handle, range));
 }
@@ -69,6 +82,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
                            .bytes = range.bytes,
                            .kind = server.kind_for(handle, range)};
   request.plan.on_done = &VolumeServer::on_plan_done;
+  if (server.volume().disk != nullptr) server.note_miss(handle, range);
   bool planned = false;
   while (!request.given_up()) {
     Error refusal{Code::again};
@@ -99,7 +113,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
     server.reply_given_up(request, ErrorPlace::read, handle.key);
   } else {
     memory.copy(request.plan, range.offset, range.bytes, request.slot->payload);
-    server.reply_read(request, handle, range, Tier::origin);
+    server.reply_read(request, handle, range, slowest_tier(request.plan.sources));
   }
   if (planned) {
     memory.release(request.plan);

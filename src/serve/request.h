@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "cache/memory_tier.h"
 #include "fuse/slot.h"
+#include "ring/sqe.h"
 #include "ring/task.h"
 #include "ring/timer.h"
 #include "ring/wait.h"
@@ -41,6 +42,17 @@ struct Request : ListNode {
     Request* request = nullptr;
   } plan;
   TaskStack stack;
+
+  // A read of the disk into the reply (disk_read.cc). Its CQE comes before the slot's next request.
+  struct DiskRead : Op {
+    Request* request = nullptr;
+    Handle* handle = nullptr;  // kept open by the kernel until the request is answered
+    ReadRange range;
+    uint32_t bytes_wanted = 0;  // fewer: failed
+    uint8_t disk = 0;
+    uint8_t phase = 0;
+    bool linked = false;
+  } disk_read;
 
   bool given_up() const { return interrupted || timed_out; }
   void interrupt() {

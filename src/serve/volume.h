@@ -2,15 +2,18 @@
 //   Owner     Node.   Thread  built on the main thread; then shared by the cores, each member by its own rules
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
 #include "base/config.h"
+#include "cache/disk_tier.h"
 #include "cache/memory_tier.h"
 #include "fuse/entries.h"
 #include "fuse/inodes.h"
 #include "fuse/session.h"
 #include "origin/origin.h"
+#include "serve/backing_files.h"
 #include "serve/handle.h"
 
 namespace blobcache::serve {
@@ -24,12 +27,17 @@ struct Volume {
   std::string identity;
   std::unique_ptr<Origin> origin;
   MemoryTier* memory = nullptr;
+  DiskTier* disk = nullptr;  // null: no disks
 
   fuse::Session session;
   fuse::Entries entries;
   fuse::Inodes inodes;
   Handles handles;
+  BackingFiles backing_files;
+  std::atomic<bool> passthrough_refused{false};  // the kernel took no backing file: not asked again
 
+  // Whether files of this mount may ever be opened in passthrough mode; constant while it is served.
+  bool passes_through() const { return disk != nullptr && session.facts().passthrough && !disk->verify_always(); }
   ObjectId object_id_of(std::string_view key, const FileInfo& info) const {
     return object_id(identity, info.key_in_identity ? key : std::string_view(), info.version.view());
   }

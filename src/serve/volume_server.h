@@ -1,9 +1,11 @@
 // VolumeServer: one volume on one core: its requests, and the flows that answer them.
 //   Owner     a Core (node/).   Thread  the core's
 //   Lifetime  start() -> on_closed of its transports and the last task -> idle() -> destroyed
-//   Flows     dispatch.cc opcode -> handler; read.cc the read path; fill.cc loads; meta.cc lookup, open, attributes;
-//             directory.cc listings; xattr.cc
-//   Limits    as many requests as the transport has slots; loads_max fills in flight; calls_max of each metadata call
+//   Flows     dispatch.cc opcode -> handler; read.cc the read path, disk_read.cc its disk hits; fill.cc loads, disk_load.cc
+//             those from disk; open.cc open and release; meta.cc lookup, attributes; directory.cc listings; xattr.cc
+//   Limits    as many requests as the transport has slots; loads_max fills in flight; calls_max of each metadata call;
+//             armings_max opens that wait for a backing file
+//   Jobs      of the disk tier are answered by message, so the tier is stopped before this is destroyed
 #pragma once
 
 #include <cstdint>
@@ -12,9 +14,11 @@
 #include <vector>
 
 #include "base/pool.h"
+#include "cache/disk_writer.h"
 #include "fuse/transport.h"
 #include "ring/reactor.h"
 #include "serve/counters.h"
+#include "serve/disk_range.h"
 #include "serve/request.h"
 #include "serve/volume.h"
 
@@ -29,7 +33,11 @@ struct Pending : Call {
   bool done = false;
 };
 
-// Blocks of one frame on their way from the origin, in one run of adjacent blocks after the other.
+struct alignas(limits::page_bytes) ChecksumPage {
+  std::byte bytes[limits::page_bytes];
+};
+
+// Blocks of one frame on their way from the disk or the origin, in one run of adjacent blocks after the other.
 struct Load : ListNode {
   struct LoadCall : ReadCall {
     Load* load = nullptr;
@@ -40,6 +48,61 @@ struct Load : ListNode {
   uint64_t frame_offset = 0;  // in the object
   uint64_t blocks_left = 0;
   uint64_t blocks_in_run = 0;
+  bool from_disk = false;  // the run
+
+  // Runs from disk (disk_load.cc). Bits of the frame become bits of the index's chunk by a shift.
+  struct Read : Op {
+    Load* load = nullptr;
+    int32_t result = 0;
+  };
+  struct OpenJob : DiskOpenJob {
+    Load* load = nullptr;
+  } open_job;
+  Read data;
+  Read sums;
+  ChecksumPage* page = nullptr;  // null: every block of the run is verified already
+  unsigned page_reads = 0;
+  DiskFile* file = nullptr;  // with a reference
+  DiskView view;             // of the run, asked for between enter and leave
+  uint8_t phase = 0;
+  bool open_tried = false;
+  uint64_t blocks_tried = 0;  // on disk, in vain
+
+  uint64_t position() const { return frame_offset / limits::chunk_frame_bytes; }
+  unsigned shift() const {
+    return static_cast<unsigned>(frame_offset % limits::chunk_frame_bytes / limits::block_bytes);
+  }
+};
+
+// An OPEN that waits until its object's file is a backing file. Disposes of itself when nobody waits any more.
+struct Arming {
+  Arming() : patience(&Arming::on_patience) { open.arming = disarm.arming = patience.arming = this; }
+
+  struct Open : DiskOpenJob {
+    Arming* arming = nullptr;
+  } open;
+  struct Disarm : DiskDisarmJob {
+    Arming* arming = nullptr;
+  } disarm;
+  struct Patience : Timer {
+    using Timer::Timer;
+    Arming* arming = nullptr;
+  } patience;
+  VolumeServer* server = nullptr;
+  Request* request = nullptr;  // null: nobody waits any more
+  bool done = false;
+
+ private:
+  static void on_patience(Timer& timer) {
+    Arming& self = *static_cast<Patience&>(timer).arming;
+    if (self.request != nullptr) self.request->event.set();
+  }
+};
+
+// What an OPEN is answered with.
+struct OpenChoice {
+  OpenMode mode = OpenMode::untold;
+  int32_t backing_id = 0;
 };
 
 // Tells the other cores' servers of the same volume that a request was interrupted.
@@ -57,6 +120,7 @@ class VolumeServer final : public fuse::RequestHandler {
     Volume* volume = nullptr;
     Reactor* reactor = nullptr;
     InterruptRouter* interrupts = nullptr;
+    DiskWriter* writer = nullptr;    // this core's; null: no disks
     bool registered_buffers = true;  // the ring knows the arena
     unsigned cores = 1;              // that share the origin's connections
     uint32_t slots = 0;              // of all transports together
@@ -68,6 +132,7 @@ class VolumeServer final : public fuse::RequestHandler {
   ~VolumeServer();
 
   void on_request(fuse::Slot& slot) override;
+  void on_reply_broken(fuse::Slot& slot) override;
   void on_closed() override;
   // True when a request of this number was being served here.
   bool interrupt(uint64_t unique, fuse::Transport& transport);
@@ -99,13 +164,53 @@ class VolumeServer final : public fuse::RequestHandler {
   static void on_plan_done(Plan& plan);
   static void cancel_plan(Request& request);
 
+  // disk_read.cc
+  DiskTier& disk() { return *volume().disk; }
+  bool disk_hit(Request& request, Handle& handle, ReadRange range);
+  DiskFile* disk_file_of(Handle& handle, uint64_t position);
+  void remember_disk_file(Handle& handle, DiskFile& file);
+  bool find_verified(Handle& handle, const DiskFile& file, const IndexSpans& spans, DiskView* view_out);
+  void begin_disk_read(Request& request, const DiskFile& file, const DirectRead& direct);
+  static void on_disk_read(Op& op, int32_t result, uint32_t flags);
+  void read_without_disk(Request& request);
+  void note_visit(Handle& handle, const IndexSpan& span, const DiskView* view);
+  void note_miss(Handle& handle, ReadRange range);
+
   // fill.cc
   bool loads_available() const { return loads_.free_count() >= Plan::spans_max; }
   void begin_loads(Request& request, Handle& handle);
-  void start_or_queue(Load& load);
-  void start_run(Load& load);
+  struct LoadLane {
+    List<Load> queued;
+    unsigned running = 0;
+    unsigned running_max = 0;
+  };
+  LoadLane& lane_of(const Load& load) { return load.from_disk ? disk_lane_ : origin_lane_; }
+  void choose_run(Load& load);
+  void continue_load(Load& load);
+  void end_run(Load& load);
+  void start_origin_run(Load& load);
+  void write_behind(Load& load, uint64_t blocks);
   static void on_load_done(OriginCall& call);
   void end_load(Load& load);
+
+  // disk_load.cc
+  uint64_t blocks_on_disk(Load& load);
+  void start_disk_run(Load& load);
+  bool find_run(Load& load);
+  DiskFile* file_for(Handle& handle, const DiskView& view);
+  void begin_open_file(Load& load);
+  static void on_file_open(DiskJob& job);
+  void submit_disk_run(Load& load);
+  void submit_checksums(Load& load);
+  static void on_disk_load_read(Op& op, int32_t result, uint32_t flags);
+  void on_disk_run_read(Load& load);
+  void finish_disk_run(Load& load, uint64_t good, bool drop);
+  void drop_blocks(Load& load, uint64_t blocks);
+  uint64_t run_bytes(const Load& load) const;
+  void post_job(DiskJob& job, unsigned disk_number);
+  void end_job();
+
+  // fill.cc
   void release_handle(Handle& handle);
   void wait_for_room(Request& request);
   void wake_for_room();
@@ -115,13 +220,28 @@ class VolumeServer final : public fuse::RequestHandler {
   // meta.cc
   static Task lookup(TaskStack& stack, Request& request);
   static Task get_attributes(TaskStack& stack, Request& request);
-  static Task open(TaskStack& stack, Request& request);
   static Task read_link(TaskStack& stack, Request& request);
   static Task statfs(TaskStack& stack, Request& request);
-  void release(Request& request);
   void seek(Request& request);
   void reply_attributes(Request& request, const FileInfo& info);
-  bool open_handle(Request& request, const fuse::Node& node, Pending<OpenCall>& call, bool directory);
+
+  // open.cc
+  static Task open(TaskStack& stack, Request& request);
+  static Task open_file(TaskStack& stack, Request& request, const fuse::Node& node, Pending<OpenCall>& call);
+  void open_directory(Request& request, const fuse::Node& node, Pending<OpenCall>& call);
+  Handle* take_handle(Request& request, const fuse::Node& node);
+  void publish_handle(Handle& handle, const fuse::Node& node, Pending<OpenCall>& call);
+  void reply_open(Request& request, Handle& handle, const OpenChoice& choice, bool young);
+  static Task choose_mode(TaskStack& stack, Request& request, Handle& handle, OpenChoice& choice);
+  Arming* begin_arming(Request& request, const Handle& handle);
+  void end_arming(Request& request, Arming& arming, const Handle& handle, OpenChoice& choice);
+  void note_refusal(const Arming& arming, const Handle& handle);
+  static void on_armed(DiskJob& job);
+  void dispose(Arming& arming);
+  static void on_arming_undone(DiskJob& job);
+  void release(Request& request);
+  void close_mode(Handle& handle);
+  static void on_disarmed(DiskJob& job);
 
   // directory.cc
   static Task read_directory(TaskStack& stack, Request& request, bool plus);
@@ -156,9 +276,15 @@ class VolumeServer final : public fuse::RequestHandler {
   } room_timer_;
   uint64_t room_retry_ns_ = 1;
   Pool<Load> loads_;
-  List<Load> loads_queued_;
-  unsigned loads_running_ = 0;
-  const unsigned loads_running_max_;
+  LoadLane origin_lane_;
+  LoadLane disk_lane_;
+  Pool<ChecksumPage> checksum_pages_;
+  struct DropJob : DiskDropJob {
+    VolumeServer* server = nullptr;
+  };
+  Pool<DropJob> drop_jobs_;
+  Pool<Arming> armings_;
+  unsigned disk_jobs_ = 0;  // posted and not answered
   Pool<Pending<LookupCall>> lookups_;
   Pool<Pending<OpenCall>> opens_;
   Pool<Pending<ListCall>> lists_;
@@ -166,6 +292,7 @@ class VolumeServer final : public fuse::RequestHandler {
   Pool<Pending<StatfsCall>> statfss_;
   unsigned tasks_running_ = 0;
   unsigned transports_open_ = 0;
+  bool idle_told_ = false;
 };
 
 }  // namespace blobcache::serve

@@ -1,4 +1,6 @@
-// Extended attributes that tell what we know: user.blobcache.{id,tiers,source,version}.
+// Extended attributes that tell what we know: user.blobcache.{id,tiers,source,version}, and path: the file on disk that has
+// all of the object's bytes, verified, for those who want to read it without us. What lies on disk is looked up chunk by
+// chunk, which is long for a large object and still shorter than asking for it.
 #include <array>
 #include <cctype>
 #include <cerrno>
@@ -12,8 +14,9 @@
 namespace blobcache::serve {
 namespace {
 
-constexpr std::array<std::string_view, 4> names = {"user.blobcache.id", "user.blobcache.tiers", "user.blobcache.source",
-                                                   "user.blobcache.version"};
+constexpr std::array<std::string_view, 5> names = {"user.blobcache.id", "user.blobcache.tiers", "user.blobcache.source",
+                                                   "user.blobcache.version", "user.blobcache.path"};
+constexpr std::string_view path_name = names[4];
 
 std::string readable_version(const FileVersion& version) {
   bool printable = true;
@@ -26,7 +29,17 @@ std::string readable_version(const FileVersion& version) {
 
 // Bytes of the object that lie in each tier of this node.
 std::string tiers_json(Volume& volume, const ObjectId& id, uint64_t size) {
-  return fmt::format(R"({{"memory":{},"disk":0,"peer":0}})", volume.memory->cached_bytes(id, size));
+  DiskObjectFacts facts;
+  if (volume.disk != nullptr) facts = volume.disk->facts(id, size);
+  return fmt::format(R"({{"memory":{},"disk":{},"disk_verified":{},"peer":0}})", volume.memory->cached_bytes(id, size),
+                     facts.valid_bytes, facts.verified_bytes);
+}
+
+// Empty: it has none, or not all of it is known to be right.
+std::string path_of(Volume& volume, const fuse::Node& node) {
+  if (volume.disk == nullptr) return {};
+  const DiskObjectFacts facts = volume.disk->facts(volume.object_id_of(node.key, node.info), node.info.attributes.size);
+  return facts.whole_verified ? facts.path : std::string();
 }
 
 std::string value_of(Volume& volume, const fuse::Node& node, std::string_view name) {
@@ -66,7 +79,9 @@ void VolumeServer::get_xattr(Request& request) {
   if (!is_ours(name)) return reply_error(request, ENODATA);
   if (!volume().inodes.get(slot.in().nodeid, node)) return reply_error(request, ESTALE);
   if (!S_ISREG(node.info.attributes.mode)) return reply_error(request, ENODATA);
-  reply_bytes(slot, value_of(volume(), node, name), slot.argument<fuse_getxattr_in>().size);
+  const std::string value = name == path_name ? path_of(volume(), node) : value_of(volume(), node, name);
+  if (value.empty()) return reply_error(request, ENODATA);
+  reply_bytes(slot, value, slot.argument<fuse_getxattr_in>().size);
 }
 
 void VolumeServer::list_xattr(Request& request) {
@@ -75,7 +90,10 @@ void VolumeServer::list_xattr(Request& request) {
   if (!volume().inodes.get(slot.in().nodeid, node)) return reply_error(request, ESTALE);
   std::string list;
   if (S_ISREG(node.info.attributes.mode)) {
-    for (const std::string_view name : names) list.append(name).push_back('\0');
+    const bool has_path = !path_of(volume(), node).empty();
+    for (const std::string_view name : names) {
+      if (name != path_name || has_path) list.append(name).push_back('\0');
+    }
   }
   reply_bytes(slot, list, slot.argument<fuse_getxattr_in>().size);
 }
