@@ -122,6 +122,7 @@ class DiskIndex {
   Result<void> remove_segment(unsigned disk, uint32_t number);
   uint32_t next_segment(unsigned disk) const;
   uint32_t objects_in_segment(unsigned disk, uint32_t number) const;
+  bool has_segment(unsigned disk, uint32_t number) const;
 
   // What a disk's file says. False: it cannot be, and nothing of it is believed. Before attach.
   bool apply(unsigned disk, const Record& record);

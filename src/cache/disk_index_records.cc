@@ -313,6 +313,12 @@ uint32_t DiskIndex::next_segment(unsigned disk_index) const {
   return disk.segment_count == 0 ? 1 : disk.segments[disk.segment_count - 1].number + 1;
 }
 
+bool DiskIndex::has_segment(unsigned disk_index, uint32_t number) const {
+  const Disk& disk = disks_[disk_index];
+  const Guard guard(disk.lock);
+  return find_segment(disk, number) != nullptr;
+}
+
 uint32_t DiskIndex::objects_in_segment(unsigned disk_index, uint32_t number) const {
   const Disk& disk = disks_[disk_index];
   const Guard guard(disk.lock);

@@ -74,6 +74,11 @@ uint64_t DiskSpace::reserved_bytes() const {
   return reserved_;
 }
 
+uint64_t DiskSpace::entries_bytes() const {
+  const Guard guard(lock_);
+  return eviction_.used_bytes();
+}
+
 bool DiskSpace::scan_frozen() const {
   const Guard guard(lock_);
   return eviction_.scans().frozen();

@@ -36,6 +36,7 @@ class DiskSpace {
   void on_visit(uint64_t hash, uint64_t bytes, uint32_t entry);
   uint64_t used_bytes() const;  // all but what is only reserved
   uint64_t reserved_bytes() const;
+  uint64_t entries_bytes() const;  // of chunks and segments that are there
   uint64_t limit_bytes() const { return limit_.load(std::memory_order_relaxed); }
   bool scan_frozen() const;
   // The keeper should make room. A hint, cheap.

@@ -1,10 +1,43 @@
+// The tier puts its parts together: one index and one DiskReads for all disks; for each disk a directory, space, open files,
+// health, journal, keeper and verifier (disk_unit.h); and a watch, a thread that does no I/O and so never hangs, which sees
+// when another one does.
+//
+// A new object goes to the disk that rendezvous hashing gives it among those that take writes, weighted by their limits; so a
+// disk that comes or goes moves only its share. A known object stays where it is.
 #include "cache/disk_tier.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <utility>
+
+#include <sys/statvfs.h>
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "cache/disk_keeper.h"
+#include "cache/disk_unit.h"
+#include "cache/disk_verifier.h"
 
 namespace blobcache {
 
-struct DiskTier::Impl {
-  DiskReads reads{1};
-};
+namespace {
+
+constexpr uint64_t watch_every_ns = DiskHealth::second_ns / 4;
+constexpr uint64_t millisecond_ns = 1'000'000;
+constexpr uint32_t open_files_max = 512;
+constexpr uint32_t open_files_min = 32;  // a disk
+// With links, buckets and what eviction keeps.
+constexpr uint64_t bytes_per_object = 56 + 4 + 2 + sizeof(EvictionEntry) + 4;
+constexpr uint64_t bytes_per_chunk = 24 + 4 + 1 + sizeof(EvictionEntry) + 4;
+constexpr uint32_t items_min = 4096;
+
+uint32_t items_for(uint64_t bytes, uint64_t bytes_per_item) {
+  return static_cast<uint32_t>(std::clamp<uint64_t>(bytes / bytes_per_item, items_min, 1u << 30));
+}
+
+}  // namespace
 
 std::string_view state_name(DiskState state) {
   switch (state) {
@@ -15,34 +48,371 @@ std::string_view state_name(DiskState state) {
   return "";
 }
 
+struct DiskTier::Impl {
+  DiskShared shared;
+  std::vector<std::unique_ptr<DiskUnit>> disks;
+  DiskThread watch;
+  bool running = false;
+
+  DiskUnit& unit(unsigned disk) const {
+    BC_ASSERT(disk < disks.size());
+    return *disks[disk];
+  }
+  Result<void> allocate(uint64_t memory_bytes);
+  Result<void> open_disk(DiskUnit& unit, std::string* message_out);
+  void account(DiskUnit& unit);
+  void run_watch();
+};
+
 DiskTier::DiskTier() : impl_(std::make_unique<Impl>()) {}
-DiskTier::~DiskTier() = default;
-uint64_t DiskTier::memory_wanted(uint64_t, uint64_t) { return 0; }
-Result<void> DiskTier::open(const Options&, std::string*) { return {}; }
-void DiskTier::start() {}
-bool DiskTier::stop(unsigned) { return true; }
-DiskReads& DiskTier::reads() { return impl_->reads; }
-bool DiskTier::verify_always() const { return false; }
-bool DiskTier::find(const ObjectId&, uint64_t, DiskView*) { return false; }
-DiskFile* DiskTier::try_file(const ObjectId&, const DiskView&) { return nullptr; }
-void DiskTier::release(DiskFile&) {}
-uint32_t DiskTier::direct_alignment(unsigned) const { return limits::page_bytes; }
-bool DiskTier::stacked(unsigned) const { return false; }
-void DiskTier::mark_verified(const ObjectId&, uint64_t, uint64_t) {}
-void DiskTier::on_visit(const ObjectId&, uint64_t, uint64_t, const DiskView*) {}
-void DiskTier::on_read_error(unsigned, int) {}
-void DiskTier::on_corrupt(unsigned, unsigned) {}
-bool DiskTier::packs(uint64_t) const { return false; }
-int DiskTier::disk_for(const ObjectId&) const { return -1; }
-bool DiskTier::begin_write(unsigned, uint64_t) { return false; }
-void DiskTier::abandon_write(unsigned, uint64_t, int) {}
-uint64_t DiskTier::segment_bytes(unsigned) const { return 0; }
-void DiskTier::post(Reactor& home, DiskJob& job) { job.home = &home; }
-Result<void> DiskTier::remove_and_wait(const ObjectId&) { return fail(Code::not_found); }
-void DiskTier::verify_soon(const ObjectId&) {}
-unsigned DiskTier::disk_count() const { return 0; }
-DiskStats DiskTier::stats(unsigned) const { return {}; }
-DiskObjectFacts DiskTier::facts(const ObjectId&, uint64_t) { return {}; }
-uint64_t DiskTier::memory_bytes() const { return 0; }
+
+DiskTier::~DiskTier() {
+  // Threads that hang use all of it: it stays.
+  if (impl_->running && !stop(5000)) std::ignore = impl_.release();
+}
+
+// Of models nearly all is chunks, of image data sets objects of some 100 KiB: room for objects of 512 KiB on the mean.
+uint64_t DiskTier::memory_wanted(uint64_t disk_bytes, uint64_t) {
+  const uint64_t objects = disk_bytes / (512 * limits::KiB);
+  const uint64_t chunks = disk_bytes / disk_format::index_chunk_bytes;
+  return std::max<uint64_t>(limits::MiB, objects * bytes_per_object + chunks * bytes_per_chunk);
+}
+
+// ---- opening ----
+
+Result<void> DiskTier::Impl::allocate(uint64_t memory_bytes) {
+  const auto disk_count = static_cast<unsigned>(disks.size());
+  const DiskIndexOptions options{.objects_max = items_for(memory_bytes / 4 * 3, bytes_per_object),
+                                 .chunks_max = items_for(memory_bytes / 4, bytes_per_chunk),
+                                 .segments_max = shared.segments_max,
+                                 .disk_count = disk_count};
+  const Result<void> allocated = shared.index.allocate(options);
+  if (!allocated) return allocated;
+  const size_t entries = shared.index.entries_count() + size_t{disk_count} * shared.segments_max;
+  shared.entries.reset(static_cast<EvictionEntry*>(std::calloc(entries, sizeof(EvictionEntry))));
+  if (shared.entries == nullptr) return fail(Code::again);
+  for (const std::unique_ptr<DiskUnit>& unit : disks) {
+    const DiskConfig& config = unit->config;
+    unit->space = std::make_unique<DiskSpace>(
+        DiskSpace::Options{.entries = {shared.entries.get(), entries},
+                           .keys_count = entries / disk_count,
+                           .limit_bytes = 0,
+                           .detect_scans = shared.cache.admission != Admission::all,
+                           .write_budget_bytes = shared.cache.write_budget_bytes,
+                           .low_share = config.high_watermark > 0 ? config.low_watermark / config.high_watermark : 1});
+    unit->keeper = std::make_unique<DiskKeeper>(*unit);
+    unit->verifier = std::make_unique<DiskVerifier>(*unit);
+  }
+  return {};
+}
+
+// All that the index knows of a disk takes room there. No file is looked at.
+void DiskTier::Impl::account(DiskUnit& unit) {
+  DiskCursor cursor;
+  std::vector<DiskEntry> entries;
+  while (shared.index.copy_entries(unit.number, &cursor, &entries)) {
+    for (const DiskEntry& entry : entries) {
+      if (!entry.packed) {
+        if (entry.valid == 0) continue;
+        unit.space->add(entry.entry, chunk_hash(entry.id, entry.position),
+                        bytes_of_blocks(entry.size, entry.position, entry.valid));
+      } else if (entry.position == 0) {
+        unit.keeper->add_known_segment(entry.segment, disk_format::packed_pages(entry.size) * limits::page_bytes);
+      }
+    }
+  }
+}
+
+Result<void> DiskTier::Impl::open_disk(DiskUnit& unit, std::string* message_out) {
+  unit.journal = std::make_unique<DiskJournal>(shared.index, DiskJournal::Options{.index_fd = unit.directory.index_fd(),
+                                                                                  .disk_uuid = unit.directory.disk(),
+                                                                                  .disk = unit.number});
+  const Result<DiskLoadReport> loaded = unit.journal->load();
+  Result<void> measured;
+  if (loaded) {
+    measured = unit.measure();
+    account(unit);
+    if (measured) measured = unit.measure();  // what it holds counts as its own
+  }
+  if (!loaded || !measured) {
+    const Error error = loaded ? measured.error() : loaded.error();
+    *message_out = fmt::format("the index in cache directory {} cannot be {} ({}): {}", unit.directory.path(),
+                               loaded ? "measured" : "read", code_name(error.code),
+                               error.code == Code::full ? "free some space on its filesystem"
+                                                        : "repair its filesystem or choose another directory");
+    return std::unexpected(error);
+  }
+  BC_LOG(info, "cache disk {}: {} of {} MiB used, {} index records{}", unit.directory.path(),
+         unit.space->used_bytes() / limits::MiB, unit.space->limit_bytes() / limits::MiB, loaded->records,
+         unit.directory.stacked() ? "; a stacked filesystem: no passthrough" : "");
+  if (loaded->records_rejected + loaded->bytes_ignored + loaded->files_ignored > 0 || loaded->marks_dropped) {
+    BC_LOG(info, "cache disk {}: {} records, {} bytes and {} files of the index were not believed{}",
+           unit.directory.path(), loaded->records_rejected, loaded->bytes_ignored, loaded->files_ignored,
+           loaded->marks_dropped ? "; everything is verified anew" : "");
+  }
+  return {};
+}
+
+Result<void> DiskTier::open(const Options& options, std::string* message_out) {
+  const std::vector<DiskConfig>& configs = options.cache.disks;
+  BC_ASSERT(impl_->disks.empty() && !configs.empty());
+  if (configs.size() > disks_max) {
+    *message_out = fmt::format("{} cache disks are more than {}: join some of them", configs.size(), disks_max);
+    return fail(Code::invalid);
+  }
+  DiskShared& shared = impl_->shared;
+  shared.cache = options.cache;
+  shared.scrub_bytes_per_s = std::max<uint64_t>(1, options.scrub_bytes_per_s);
+  shared.scrub_delay_ns = options.scrub_delay_ns;
+  shared.reads = std::make_unique<DiskReads>(static_cast<unsigned>(configs.size()));
+  const Result<disk_format::Uuid> boot = boot_id();
+  if (!boot) {
+    *message_out = "the boot id cannot be read from /proc/sys/kernel/random/boot_id: mount /proc";
+    return std::unexpected(boot.error());
+  }
+  shared.boot = *boot;
+  const uint32_t files = std::max<uint32_t>(open_files_min, open_files_max / static_cast<uint32_t>(configs.size()));
+  uint64_t disk_bytes = 0;
+  for (unsigned i = 0; i < configs.size(); ++i) {
+    impl_->disks.push_back(std::make_unique<DiskUnit>(shared, i, files));
+    DiskUnit& unit = *impl_->disks.back();
+    unit.config = configs[i];
+    unit.health = std::make_unique<DiskHealth>(configs[i].path);
+    const Result<void> opened = unit.directory.open({.path = configs[i].path, .node = options.node}, message_out);
+    if (!opened) return opened;
+    struct statvfs status;
+    if (fstatvfs(unit.directory.root_fd(), &status) == 0)
+      disk_bytes += configs[i].size.resolve(status.f_blocks * status.f_frsize);
+  }
+  const Result<void> allocated = impl_->allocate(
+      options.memory_bytes != 0 ? options.memory_bytes : memory_wanted(disk_bytes, options.cache.chunk_bytes));
+  if (!allocated) {
+    *message_out = "there is no memory for the index of the disks: raise memory.limit or give the cache less disk";
+    return allocated;
+  }
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    const Result<void> opened = impl_->open_disk(*unit, message_out);
+    if (!opened) return opened;
+  }
+  return {};
+}
+
+// ---- threads ----
+
+void DiskTier::start() {
+  impl_->running = true;
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    unit->keeper->start();
+    unit->verifier->start();
+  }
+  impl_->watch.start([this] { impl_->run_watch(); });
+}
+
+void DiskTier::Impl::run_watch() {
+  struct Seen {
+    uint64_t reads_ended = 0;
+    uint64_t since_ns = 0;  // no read ended while some were in flight
+  };
+  std::vector<Seen> seen(disks.size());
+  while (!watch.stopping()) {
+    const uint64_t now_ns = steady_now_ns();
+    for (const std::unique_ptr<DiskUnit>& unit : disks) {
+      Seen& reads = seen[unit->number];
+      const uint64_t ended = shared.reads->ended(unit->number);
+      if (ended != reads.reads_ended || shared.reads->in_flight(unit->number) == 0 || reads.since_ns == 0)
+        reads = {.reads_ended = ended, .since_ns = now_ns};
+      const auto stuck = [&](uint64_t since_ns) {
+        return since_ns != 0 && since_ns + DiskHealth::stuck_after_ns < now_ns;
+      };
+      if (stuck(unit->keeper->thread().busy_since_ns()))
+        unit->health->on_stuck("a file operation", now_ns);
+      else if (stuck(unit->verifier->thread().busy_since_ns()) || stuck(reads.since_ns))
+        unit->health->on_stuck("a read", now_ns);
+      else
+        unit->health->on_moving();
+      unit->health->tick(now_ns);
+    }
+    watch.wait_until(now_ns + watch_every_ns);
+  }
+}
+
+bool DiskTier::stop(unsigned patience_ms) {
+  if (!impl_->running) return true;
+  const uint64_t deadline_ns = steady_now_ns() + patience_ms * millisecond_ns;
+  bool all_ended = true;
+  impl_->watch.begin_stop();
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) unit->verifier->begin_stop();
+  std::ignore = impl_->watch.join_until(deadline_ns + DiskHealth::second_ns);
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    // A verifier waits for its keeper, so it ends first.
+    if (unit->verifier->thread().join_until(deadline_ns)) continue;
+    unit->verifier->thread().abandon();
+    all_ended = false;
+  }
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) unit->keeper->begin_stop();
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    if (unit->keeper->thread().join_until(deadline_ns)) continue;
+    unit->keeper->thread().abandon();
+    all_ended = false;
+  }
+  impl_->running = !all_ended;
+  return all_ended;
+}
+
+// ---- reading ----
+
+DiskReads& DiskTier::reads() { return *impl_->shared.reads; }
+
+bool DiskTier::verify_always() const { return impl_->shared.cache.verify == Verify::always; }
+
+bool DiskTier::find(const ObjectId& id, uint64_t position, DiskView* view_out) {
+  return impl_->shared.index.find(id, position, view_out) &&
+         impl_->unit(view_out->place.disk).health->state() != DiskState::down;
+}
+
+DiskFile* DiskTier::try_file(const ObjectId& id, const DiskView& view) {
+  DiskFiles& files = impl_->unit(view.place.disk).files;
+  return view.place.packed ? files.find_segment(view.place.segment) : files.find(id);
+}
+
+void DiskTier::release(DiskFile& file) { impl_->unit(file.disk).files.release(file); }
+
+uint32_t DiskTier::direct_alignment(unsigned disk) const { return impl_->unit(disk).directory.direct_alignment(); }
+
+bool DiskTier::stacked(unsigned disk) const { return impl_->unit(disk).directory.stacked(); }
+
+void DiskTier::mark_verified(const ObjectId& id, uint64_t position, uint64_t blocks) {
+  std::ignore = impl_->shared.index.mark_verified(id, position, blocks);
+}
+
+void DiskTier::on_visit(const ObjectId& id, uint64_t position, uint64_t bytes, const DiskView* view) {
+  const bool hit = view != nullptr && view->valid != 0;
+  const int disk = view != nullptr ? view->place.disk : disk_for(id);
+  if (disk < 0 || bytes == 0) return;
+  uint32_t entry = disk_slot_none;
+  if (hit)
+    entry = view->place.packed ? impl_->shared.segment_entry(view->place.disk, view->place.segment) : view->entry;
+  impl_->unit(static_cast<unsigned>(disk)).space->on_visit(chunk_hash(id, position), bytes, entry);
+}
+
+void DiskTier::on_read_error(unsigned disk, int os_errno) { impl_->unit(disk).on_read_error(os_errno); }
+
+void DiskTier::on_corrupt(unsigned disk, unsigned blocks) {
+  impl_->unit(disk).counters.corrupt_blocks.fetch_add(blocks, std::memory_order_relaxed);
+}
+
+// ---- writing ----
+
+bool DiskTier::packs(uint64_t object_bytes) const { return object_bytes < impl_->shared.cache.chunk_bytes; }
+
+int DiskTier::disk_for(const ObjectId& id) const {
+  int best = -1;
+  double best_score = -1;
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    if (unit->health->state() != DiskState::ok) continue;
+    if (impl_->disks.size() == 1) return 0;
+    const disk_format::Uuid disk = unit->directory.disk();
+    const uint64_t hash = disk_format::seed_of(id.words[0] ^ disk.words[0], id.words[1], disk.words[1]);
+    const double uniform = (static_cast<double>(hash >> 11) + 0.5) / static_cast<double>(uint64_t{1} << 53);
+    const double score = -static_cast<double>(unit->space->limit_bytes() + 1) / std::log(uniform);
+    if (score <= best_score) continue;
+    best_score = score;
+    best = static_cast<int>(unit->number);
+  }
+  return best;
+}
+
+bool DiskTier::begin_write(unsigned disk, uint64_t bytes) {
+  DiskUnit& unit = impl_->unit(disk);
+  const bool reserved = unit.health->state() == DiskState::ok && unit.space->try_reserve(bytes, steady_now_ns());
+  if (!reserved)
+    unit.counters.writes_shed.fetch_add((bytes + limits::block_bytes - 1) / limits::block_bytes,
+                                        std::memory_order_relaxed);
+  if (unit.space->wants_room()) unit.keeper->wake();
+  return reserved;
+}
+
+void DiskTier::abandon_write(unsigned disk, uint64_t bytes, int os_errno) {
+  DiskUnit& unit = impl_->unit(disk);
+  unit.space->unreserve(bytes);
+  if (os_errno != 0) unit.on_write_error(os_errno);
+}
+
+uint64_t DiskTier::segment_bytes(unsigned disk) const { return impl_->unit(disk).keeper->segment_bytes(); }
+
+// ---- jobs ----
+
+void DiskTier::post(Reactor& home, DiskJob& job) {
+  job.home = &home;
+  impl_->unit(job.disk).keeper->post(job);
+}
+
+Result<void> DiskTier::remove_and_wait(const ObjectId& id) {
+  DiskView view;
+  if (!impl_->shared.index.find(id, 0, &view)) return fail(Code::not_found);
+  WaitedDiskJob<DiskRemoveJob> job;
+  job.id = id;
+  job.disk = view.place.disk;
+  job.run_on(*impl_->unit(job.disk).keeper);
+  if (job.failed) return std::unexpected(job.error);
+  return {};
+}
+
+void DiskTier::verify_soon(const ObjectId& id) {
+  DiskView view;
+  if (impl_->shared.index.find(id, 0, &view)) impl_->unit(view.place.disk).verifier->verify_soon(id);
+}
+
+// ---- what others ask ----
+
+unsigned DiskTier::disk_count() const { return static_cast<unsigned>(impl_->disks.size()); }
+
+DiskStats DiskTier::stats(unsigned disk) const {
+  const DiskUnit& unit = impl_->unit(disk);
+  const DiskCounters& counters = unit.counters;
+  return {.path = unit.directory.path(),
+          .state = unit.health->state(),
+          .why = unit.health->why(),
+          .stacked = unit.directory.stacked(),
+          .used_bytes = unit.space->used_bytes(),
+          .limit_bytes = unit.space->limit_bytes(),
+          .objects = impl_->shared.index.object_count(),
+          .evicted_bytes = counters.evicted_bytes.load(std::memory_order_relaxed),
+          .written_bytes = counters.written_bytes.load(std::memory_order_relaxed),
+          .writes_shed = counters.writes_shed.load(std::memory_order_relaxed),
+          .read_errors = counters.read_errors.load(std::memory_order_relaxed),
+          .write_errors = counters.write_errors.load(std::memory_order_relaxed),
+          .corrupt_blocks = counters.corrupt_blocks.load(std::memory_order_relaxed),
+          .scrubbed_bytes = counters.scrubbed_bytes.load(std::memory_order_relaxed),
+          .scan_frozen = unit.space->scan_frozen()};
+}
+
+DiskObjectFacts DiskTier::facts(const ObjectId& id, uint64_t object_bytes) {
+  DiskObjectFacts facts;
+  DiskView view;
+  if (!find(id, 0, &view) || view.size != object_bytes) return facts;
+  facts.known = true;
+  facts.whole_verified = view.whole_verified;
+  if (!view.place.packed)
+    facts.path = impl_->unit(view.place.disk).directory.path() + "/" + disk_format::object_path(id);
+  for (uint64_t position = 0; position < disk_format::index_chunks_of(object_bytes); ++position) {
+    if (!find(id, position, &view)) continue;
+    // Of the last block only what the object has.
+    const auto bytes_of = [&](uint64_t blocks) {
+      uint64_t bytes = 0;
+      for (uint64_t left = blocks; left != 0; left &= left - 1) {
+        const uint64_t begin = position * disk_format::index_chunk_bytes +
+                               static_cast<uint64_t>(std::countr_zero(left)) * limits::block_bytes;
+        bytes += std::min<uint64_t>(limits::block_bytes, object_bytes - begin);
+      }
+      return bytes;
+    };
+    facts.valid_bytes += bytes_of(view.valid);
+    facts.verified_bytes += bytes_of(view.verified);
+  }
+  return facts;
+}
+
+uint64_t DiskTier::memory_bytes() const { return impl_->shared.index.memory_bytes(); }
 
 }  // namespace blobcache

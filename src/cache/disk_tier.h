@@ -60,7 +60,10 @@ class DiskTier {
   struct Options {
     CacheConfig cache;  // disks, chunk_bytes, ttl, budget, verify, eviction, admission
     disk_format::Uuid node;
-    uint64_t memory_bytes = 0;  // for the index and eviction
+    uint64_t memory_bytes = 0;  // for the index and eviction; 0: memory_wanted()
+    // The scrubber's rate, and when it begins.
+    uint64_t scrub_bytes_per_s = 16 * limits::MiB;
+    uint64_t scrub_delay_ns = uint64_t{60} * 1'000'000'000;
   };
 
   DiskTier();

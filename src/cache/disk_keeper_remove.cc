@@ -1,0 +1,192 @@
+// How things leave the disk: a block that is damaged, a chunk or a segment that is evicted, an object that is removed.
+//
+//   own file, not armed   blocks out of the index -> reads that were in flight have ended -> punched
+//   own file, armed       the kernel reads it past us: only the whole file leaves, by unlink
+//   segment               its objects out of the index -> unlink
+// After an unlink open descriptors go on reading; the space counts until the last one is closed (DiskSpace::keep).
+//
+// A write to a block that was evicted a moment ago may be in flight when it is punched. The block is then found not to
+// match when it is first read, because written is not verified.
+#include <bit>
+#include <cerrno>
+#include <utility>
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "cache/disk_keeper.h"
+
+namespace blobcache {
+
+namespace {
+
+constexpr unsigned batch_max = 64;
+constexpr unsigned reads_patience_ms = 500;
+
+}  // namespace
+
+void DiskKeeper::retire(DiskFile& file, uint64_t leaving_bytes) {
+  file.gone.store(true, std::memory_order_seq_cst);
+  file.kept_bytes += leaving_bytes;
+  unit_.space->keep(leaving_bytes);
+  unit_.files.retire(file);
+}
+
+// leaving_bytes: of its blocks that were taken out before. Errors: again (pinned).
+Result<void> DiskKeeper::remove_object(const ObjectId& id, const DiskView& view, uint64_t leaving_bytes) {
+  if (view.pinned) return fail(Code::again);
+  if (view.place.packed) return index_.remove(id);
+  // Entries before blocks: another disk's keeper may be given the same numbers as soon as they are free.
+  for (uint64_t position = 0; position < disk_format::index_chunks_of(view.size); ++position) {
+    DiskView chunk;
+    if (index_.find(id, position, &chunk)) leaving_bytes += unit_.space->remove(chunk.entry);
+  }
+  const Result<void> removed = index_.remove(id);
+  if (!removed) {  // pinned just now: it stays, and is accounted again
+    for (uint64_t position = 0; position < disk_format::index_chunks_of(view.size); ++position) {
+      DiskView chunk;
+      if (!index_.find(id, position, &chunk) || chunk.valid == 0) continue;
+      const uint64_t bytes = bytes_of_blocks(view.size, position, chunk.valid);
+      unit_.space->settle(bytes);
+      unit_.space->add(chunk.entry, chunk_hash(id, position), bytes);
+    }
+    return removed;
+  }
+  DiskFile* file = unit_.files.find(id);
+  const int root_fd = unit_.directory.root_fd();
+  if (unlinkat(root_fd, disk_format::object_path(id).c_str(), 0) != 0 && errno != ENOENT) unit_.on_write_error(errno);
+  unlinkat(root_fd, disk_format::sidecar_path(id).c_str(), 0);
+  if (file == nullptr) {
+    unit_.space->settle(leaving_bytes);
+  } else {
+    retire(*file, leaving_bytes);
+    unit_.files.release(*file);
+  }
+  return {};
+}
+
+Result<void> DiskKeeper::run_remove(const ObjectId& id) {
+  DiskView view;
+  if (!index_.find(id, 0, &view) || view.place.disk != unit_.number) return fail(Code::not_found);
+  const Result<void> removed = remove_object(id, view, 0);
+  close_files();
+  return removed;
+}
+
+Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_t blocks) {
+  DiskView view;
+  if (!index_.find(id, position, &view) || view.place.disk != unit_.number) return fail(Code::not_found);
+  blocks &= view.valid;
+  if (blocks == 0) return {};
+  DiskFile* file = view.place.packed ? nullptr : unit_.files.find(id);
+  const bool armed = file != nullptr && file->armed.load(std::memory_order_seq_cst) > 0;
+  Result<void> done;
+  if (view.place.packed || armed) {
+    done = remove_object(id, view, 0);
+  } else {
+    const uint64_t bytes = bytes_of_blocks(view.size, position, blocks);
+    if (blocks == view.valid)
+      unit_.space->remove(view.entry);
+    else
+      unit_.space->shrink(view.entry, bytes);
+    BC_ASSERT(index_.drop_blocks(id, position, blocks));
+    if (file != nullptr) on_chunk_changed(*file, position, view.valid, view.valid & ~blocks);
+    punch({{.id = id, .position = position, .blocks = blocks, .bytes = bytes}});
+  }
+  if (file != nullptr) unit_.files.release(*file);
+  close_files();
+  return done;
+}
+
+// What is punched has left the index.
+void DiskKeeper::punch(const std::vector<Punch>& punches) {
+  if (punches.empty()) return;
+  bool ended = false;
+  while (!ended && !thread_.stopping()) ended = shared_.reads->wait(unit_.number, reads_patience_ms);
+  for (const Punch& piece : punches) {
+    DiskView view;
+    const bool known = index_.find(piece.id, 0, &view);
+    if (known && view.empty && remove_object(piece.id, view, piece.bytes)) continue;
+    unit_.space->settle(piece.bytes);
+    // Stopped while a read hangs: the space comes back with the object's end.
+    if (!ended || !known) continue;
+    const Result<DiskFile*> file = open_own(piece.id, view.size);
+    if (!file) continue;
+    thread_.begin_work();
+    BC_ASSERT((*file)->armed.load(std::memory_order_seq_cst) == 0);
+    for (uint64_t left = piece.blocks; left != 0;) {
+      const auto first = static_cast<unsigned>(std::countr_zero(left));
+      const auto count = static_cast<unsigned>(std::countr_one(left >> first));
+      const uint64_t offset = piece.position * disk_format::index_chunk_bytes + first * limits::block_bytes;
+      const uint64_t bytes = count * limits::block_bytes;
+      if (fallocate((*file)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                    static_cast<off_t>(bytes)) != 0)
+        unit_.on_write_error(errno);
+      left = first + count == limits::blocks_per_chunk_frame ? 0 : left >> (first + count) << (first + count);
+    }
+    (*file)->dirty = true;
+    unit_.files.release(**file);
+  }
+}
+
+bool DiskKeeper::try_evict(uint32_t entry, bool desperate, std::vector<Punch>* punches) {
+  if (entry >= index_.entries_count()) {
+    const uint32_t number = segment_numbers_[entry - index_.entries_count() - unit_.number * shared_.segments_max];
+    return (desperate || !is_active(number)) && remove_segments({number}) == 1;
+  }
+  ObjectId id;
+  uint64_t position = 0;
+  DiskView view;
+  BC_ASSERT(index_.key_of(entry, &id, &position) && index_.find(id, position, &view) && view.entry == entry);
+  if (view.pinned) return false;
+  DiskFile* file = unit_.files.find(id);
+  const bool armed = file != nullptr && file->armed.load(std::memory_order_seq_cst) > 0;
+  bool evicted = !armed;
+  if (armed) {
+    evicted = desperate && remove_object(id, view, 0).has_value();
+  } else {
+    const uint64_t bytes = unit_.space->bytes_of(entry);
+    unit_.space->evict(entry, chunk_hash(id, position));
+    BC_ASSERT(index_.drop_blocks(id, position, view.valid));
+    if (file != nullptr) on_chunk_changed(*file, position, view.valid, 0);
+    punches->push_back({.id = id, .position = position, .blocks = view.valid, .bytes = bytes});
+  }
+  if (file != nullptr) unit_.files.release(*file);
+  return evicted;
+}
+
+// A piece of the eviction that is due. Armed files, segments that are being written and what is pinned are passed over;
+// the first two only as long as what is used is below the limit.
+bool DiskKeeper::evict() {
+  DiskSpace& space = *unit_.space;
+  if (!space.wants_room()) return false;
+  const uint64_t used_before = space.entries_bytes();
+  std::vector<Punch> punches;
+  bool desperate = false;
+  unsigned evicted = 0;
+  unsigned refused = 0;
+  while (evicted < batch_max && space.bytes_too_many(desperate) > 0) {
+    thread_.begin_work();
+    const uint32_t entry = space.victim();
+    if (entry == Eviction::none) break;
+    if (try_evict(entry, desperate, &punches)) {
+      ++evicted;
+      refused = 0;
+      continue;
+    }
+    space.refuse(entry);
+    if (++refused < Eviction::refusals_max) continue;
+    if (desperate) break;
+    desperate = true;
+    refused = 0;
+  }
+  unit_.counters.evicted_bytes.fetch_add(used_before - space.entries_bytes(), std::memory_order_relaxed);
+  punch(punches);
+  close_files();
+  if (evicted == batch_max) return true;
+  space.stop_wanting();
+  return false;
+}
+
+}  // namespace blobcache

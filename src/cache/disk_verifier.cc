@@ -1,0 +1,249 @@
+// A chunk is verified under one DiskReads phase: the index is asked, up to 4 MiB are read in pieces of 1 MiB past the page
+// cache, compared, and marked. The keeper waits for the phase before it punches, some milliseconds at most.
+//
+// A sidecar page is rewritten while it is read: the kernel gives no promise that the copy is of one moment. A page that does
+// not match is read again a few times before its blocks are called damaged.
+#include "cache/disk_verifier.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+namespace blobcache {
+
+using disk_format::blocks_mask;
+using disk_format::index_chunks_of;
+
+namespace {
+
+constexpr uint64_t scrub_pause_ns = 3600 * DiskHealth::second_ns;  // between two passes over the disk
+constexpr uint64_t idle_wait_ns = DiskHealth::second_ns;
+constexpr unsigned sums_attempts = 3;
+
+// All of it, or less at the end of the file; -1: errno.
+ssize_t read_at(int fd, std::byte* memory, size_t bytes, uint64_t offset) {
+  ssize_t count = 0;
+  do {
+    count = pread(fd, memory, bytes, static_cast<off_t>(offset));
+  } while (count < 0 && errno == EINTR);
+  return count;
+}
+
+}  // namespace
+
+DiskVerifier::DiskVerifier(DiskUnit& unit)
+    : unit_(unit),
+      shared_(unit.shared),
+      index_(unit.shared.index),
+      buffer_(static_cast<std::byte*>(std::aligned_alloc(limits::page_bytes, buffer_bytes))),
+      queue_(std::make_unique<ObjectId[]>(queue_max)) {
+  BC_ASSERT(buffer_ != nullptr);
+}
+
+void DiskVerifier::start() {
+  thread_.start([this] { run(); });
+}
+
+void DiskVerifier::verify_soon(const ObjectId& id) {
+  {
+    const std::lock_guard guard(lock_);
+    if (queue_count_ == queue_max) return;
+    queue_[(queue_first_ + queue_count_++) % queue_max] = id;
+  }
+  thread_.wake();
+}
+
+bool DiskVerifier::take(ObjectId* id_out) {
+  const std::lock_guard guard(lock_);
+  if (queue_count_ == 0) return false;
+  *id_out = queue_[queue_first_];
+  queue_first_ = (queue_first_ + 1) % queue_max;
+  --queue_count_;
+  return true;
+}
+
+void DiskVerifier::run() {
+  next_scrub_ns_ = steady_now_ns() + shared_.scrub_delay_ns;
+  while (!thread_.stopping()) {
+    const uint64_t now_ns = steady_now_ns();
+    ObjectId id;
+    if (unit_.health->state() != DiskState::ok) {
+      if (unit_.health->wants_probe(now_ns)) probe();
+    } else if (take(&id)) {
+      verify_object(id);
+      continue;
+    } else if (now_ns >= next_scrub_ns_) {
+      scrub();
+    }
+    const uint64_t idle_until_ns = steady_now_ns() + idle_wait_ns;
+    thread_.wait_until(unit_.health->state() == DiskState::ok ? std::min(next_scrub_ns_, idle_until_ns)
+                                                              : steady_now_ns() + idle_wait_ns / 4);
+  }
+}
+
+DiskFile* DiskVerifier::open(const ObjectId& id) {
+  WaitedDiskJob<DiskOpenJob> job;
+  job.id = id;
+  job.disk = static_cast<uint8_t>(unit_.number);
+  job.run_on(*unit_.keeper);
+  return job.failed ? nullptr : job.file;
+}
+
+void DiskVerifier::verify_object(const ObjectId& id) {
+  DiskView view;
+  if (!index_.find(id, 0, &view) || view.place.disk != unit_.number || view.whole_verified) return;
+  DiskFile* file = open(id);
+  if (file == nullptr) return;
+  bool going = true;
+  for (uint64_t position = 0; going && position < index_chunks_of(view.size) && !thread_.stopping(); ++position) {
+    uint64_t bytes = 0;
+    going = verify_chunk(*file, id, position, Which::unverified, &bytes);
+  }
+  if (index_.find(id, 0, &view) && view.whole_verified) unit_.keeper->ask_stamp(id);
+  unit_.files.release(*file);
+}
+
+bool DiskVerifier::read_sums(const DiskFile& file, const ObjectId& id, const DiskView& view, uint64_t position,
+                             uint64_t* sums_out) {
+  constexpr size_t sums_bytes = limits::blocks_per_chunk_frame * sizeof(uint64_t);
+  for (unsigned attempt = 0; attempt < sums_attempts; ++attempt) {
+    if (file.packed) {
+      const uint64_t offset = uint64_t{view.place.page} * limits::page_bytes;
+      if (read_at(file.fd, buffer_.get(), limits::page_bytes, offset) != static_cast<ssize_t>(limits::page_bytes))
+        return false;
+      disk_format::PackedHeader header;
+      std::memcpy(&header, buffer_.get(), sizeof header);
+      if (!check(header, disk_format::packed_place(view.place.segment, view.place.page), id, view.size)) continue;
+      std::memcpy(sums_out, header.block_checksums + position * limits::blocks_per_chunk_frame, sums_bytes);
+      return true;
+    }
+    const uint64_t page_index = position / disk_format::sidecar_chunks_per_page;
+    disk_format::SidecarPage page;
+    auto* memory = reinterpret_cast<std::byte*>(&page);
+    if (read_at(file.sums_fd, memory, sizeof page, page_index * sizeof page) != sizeof page) return false;
+    if (!check(page, id, page_index)) continue;
+    const uint64_t first = position % disk_format::sidecar_chunks_per_page * limits::blocks_per_chunk_frame;
+    std::memcpy(sums_out, page.block_checksums + first, sums_bytes);
+    return true;
+  }
+  return false;
+}
+
+bool DiskVerifier::check_run(const DiskFile& file, const DiskView& view, uint64_t position, unsigned first,
+                             unsigned count, const uint64_t* sums, uint64_t* good_out, uint64_t* bad_out) {
+  const uint64_t in_object = position * disk_format::index_chunk_bytes + first * limits::block_bytes;
+  const uint64_t bytes = std::min<uint64_t>(count * limits::block_bytes, view.size - in_object);
+  const uint64_t base = file.packed ? (uint64_t{view.place.page} + 1) * limits::page_bytes : 0;
+  const uint64_t to_read = (bytes + limits::page_bytes - 1) / limits::page_bytes * limits::page_bytes;
+  thread_.begin_work();
+  const ssize_t got = read_at(file.fd, buffer_.get(), to_read, base + in_object);
+  const int os_errno = errno;
+  thread_.end_work();
+  for (unsigned i = 0; i < count; ++i) {
+    const uint64_t begin = i * limits::block_bytes;
+    const uint64_t block_bytes = std::min<uint64_t>(limits::block_bytes, bytes - begin);
+    const bool matches = got >= 0 && static_cast<uint64_t>(got) >= begin + block_bytes &&
+                         disk_format::block_checksum({buffer_.get() + begin, block_bytes}) == sums[first + i];
+    *(matches ? good_out : bad_out) |= uint64_t{1} << (first + i);
+  }
+  if (got >= 0) return true;
+  unit_.on_read_error(os_errno);
+  return false;
+}
+
+bool DiskVerifier::verify_chunk(DiskFile& file, const ObjectId& id, uint64_t position, Which which,
+                                uint64_t* bytes_out) {
+  const unsigned phase = shared_.reads->enter(DiskReads::verifier_line, unit_.number);
+  DiskView view;
+  uint64_t wanted = 0;
+  const bool same = index_.find(id, position, &view) && !file.gone.load(std::memory_order_seq_cst) &&
+                    (file.packed ? view.place.packed && view.place.segment == file.segment : !view.place.packed);
+  if (same) wanted = which == Which::all ? view.valid : view.valid & ~view.verified;
+  uint64_t good = 0;
+  uint64_t bad = 0;
+  bool readable = true;
+  uint64_t sums[limits::blocks_per_chunk_frame];
+  if (wanted != 0 && !read_sums(file, id, view, position, sums)) {
+    bad = wanted;
+    wanted = 0;
+  }
+  *bytes_out = static_cast<uint64_t>(std::popcount(wanted)) * limits::block_bytes;
+  while (wanted != 0 && readable) {
+    const auto first = static_cast<unsigned>(std::countr_zero(wanted));
+    const auto run = std::min(static_cast<unsigned>(std::countr_one(wanted >> first)),
+                              static_cast<unsigned>(buffer_bytes / limits::block_bytes));
+    readable = check_run(file, view, position, first, run, sums, &good, &bad);
+    wanted &= ~((((uint64_t{1} << (run - 1)) << 1) - 1) << first);
+  }
+  const bool still = !file.gone.load(std::memory_order_seq_cst);
+  if (still && good != 0) std::ignore = index_.mark_verified(id, position, good);
+  shared_.reads->leave(DiskReads::verifier_line, unit_.number, phase);
+  if (still && bad != 0) {
+    unit_.counters.corrupt_blocks.fetch_add(static_cast<uint64_t>(std::popcount(bad)), std::memory_order_relaxed);
+    BC_LOG(warn, "{}: {} blocks of chunk {} of object {} are not what was written: dropped", unit_.directory.path(),
+           std::popcount(bad), position, to_hex(id));
+    unit_.keeper->ask_drop(id, position, bad);
+  }
+  return readable && still;
+}
+
+// One chunk, and then a pause as long as its bytes take at the scrubber's rate.
+void DiskVerifier::scrub() {
+  if (next_entry_ == entries_.size()) {
+    next_entry_ = 0;
+    if (!index_.copy_entries(unit_.number, &cursor_, &entries_)) {
+      cursor_ = {};
+      next_scrub_ns_ = steady_now_ns() + scrub_pause_ns;
+      return;
+    }
+  }
+  const DiskEntry entry = entries_[next_entry_++];
+  uint64_t bytes = 0;
+  if (entry.valid != 0) {
+    if (DiskFile* file = open(entry.id)) {
+      verify_chunk(*file, entry.id, entry.position, Which::all, &bytes);
+      unit_.files.release(*file);
+    }
+  }
+  unit_.counters.scrubbed_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  next_scrub_ns_ = steady_now_ns() + bytes * DiskHealth::second_ns / shared_.scrub_bytes_per_s;
+}
+
+// 0, or errno.
+int DiskVerifier::try_probe() {
+  constexpr const char* name = "probe.health";
+  const int fd =
+      openat(unit_.directory.index_fd(), name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_DIRECT, 0600);
+  if (fd < 0) return errno;
+  std::byte* written = buffer_.get();
+  std::byte* read_back = buffer_.get() + limits::page_bytes;
+  std::memset(written, 0xa5, limits::page_bytes);
+  std::memset(read_back, 0, limits::page_bytes);
+  int os_errno = 0;
+  if (pwrite(fd, written, limits::page_bytes, 0) != static_cast<ssize_t>(limits::page_bytes))
+    os_errno = errno == 0 ? EIO : errno;
+  else if (read_at(fd, read_back, limits::page_bytes, 0) != static_cast<ssize_t>(limits::page_bytes))
+    os_errno = errno == 0 ? EIO : errno;
+  else if (std::memcmp(written, read_back, limits::page_bytes) != 0)
+    os_errno = EIO;
+  ::close(fd);
+  if (unlinkat(unit_.directory.index_fd(), name, 0) != 0 && os_errno == 0) os_errno = errno;
+  return os_errno;
+}
+
+void DiskVerifier::probe() {
+  thread_.begin_work();
+  errno = 0;
+  const int os_errno = try_probe();
+  thread_.end_work();
+  unit_.health->on_probe(os_errno == 0, os_errno, steady_now_ns());
+}
+
+}  // namespace blobcache

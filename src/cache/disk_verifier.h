@@ -1,0 +1,71 @@
+// DiskVerifier: the thread that reads back what was written to a disk and compares checksums: soon what has become whole, and
+// when there is nothing else everything, slowly (the scrubber). While the disk is not well, it is the one that probes it.
+//   Owner     DiskUnit.   Thread  verify_soon: any, also cores; the rest is its own
+//   Lifetime  start() -> begin_stop() -> join_until(), before the keeper of the disk ends: it waits for its jobs
+//   Limits    queue_max objects wait; more are dropped, and verified by the scrubber or when they are next opened
+//   Marks     are made while the read still counts in DiskReads: what the keeper takes out, and what is written in its place,
+//             comes before or after, never between the read and the mark
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "base/spinlock.h"
+#include "cache/disk_keeper.h"
+
+namespace blobcache {
+
+class DiskVerifier {
+ public:
+  static constexpr unsigned queue_max = 1024;
+
+  explicit DiskVerifier(DiskUnit& unit);
+
+  void start();
+  void begin_stop() { thread_.begin_stop(); }
+  DiskThread& thread() { return thread_; }
+  void verify_soon(const ObjectId& id);
+
+ private:
+  enum class Which : uint8_t { unverified, all };
+  struct Sums;  // of one chunk
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+
+  void run();
+  bool take(ObjectId* id_out);
+  DiskFile* open(const ObjectId& id);  // with a reference; null: it is not there
+  void verify_object(const ObjectId& id);
+  // Bytes read. False: the rest is not worth trying.
+  bool verify_chunk(DiskFile& file, const ObjectId& id, uint64_t position, Which which, uint64_t* bytes_out);
+  bool read_sums(const DiskFile& file, const ObjectId& id, const DiskView& view, uint64_t position, uint64_t* sums_out);
+  // Which of the blocks (contiguous) match, which do not or cannot be read.
+  bool check_run(const DiskFile& file, const DiskView& view, uint64_t position, unsigned first, unsigned count,
+                 const uint64_t* sums, uint64_t* good_out, uint64_t* bad_out);
+  void scrub();
+  void probe();
+  int try_probe();
+
+  static constexpr size_t buffer_bytes = limits::MiB;
+
+  DiskUnit& unit_;
+  DiskShared& shared_;
+  DiskIndex& index_;
+  DiskThread thread_;
+  std::unique_ptr<std::byte, Free> buffer_;
+
+  Spinlock lock_;
+  std::unique_ptr<ObjectId[]> queue_;  // a ring
+  unsigned queue_first_ = 0;
+  unsigned queue_count_ = 0;
+
+  uint64_t next_scrub_ns_ = 0;
+  DiskCursor cursor_;
+  std::vector<DiskEntry> entries_;  // of the scrubber, from next_entry_ on
+  size_t next_entry_ = 0;
+};
+
+}  // namespace blobcache
