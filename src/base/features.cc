@@ -31,6 +31,7 @@ std::string_view feature_name(Feature feature) {
     case Feature::passthrough: return "passthrough";
     case Feature::hugepages: return "hugepages";
     case Feature::memlock: return "memlock";
+    case Feature::notify_prune: return "notify_prune";
   }
   return "unknown";
 }

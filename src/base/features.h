@@ -15,8 +15,9 @@ enum class Feature : uint8_t {
   passthrough,    // FUSE backing files, kernel 6.9
   hugepages,      // transparent or reserved 2 MiB pages
   memlock,        // pages may be pinned beyond RLIMIT_MEMLOCK
+  notify_prune,   // FUSE_NOTIFY_PRUNE, kernel 6.18
 };
-inline constexpr unsigned feature_count = 6;
+inline constexpr unsigned feature_count = 7;
 
 std::string_view feature_name(Feature feature);
 bool pretended_absent(Feature feature);

@@ -9,40 +9,19 @@
 #include <cerrno>
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/assert.h"
 #include "base/limits.h"
 #include "fuse/address_space.h"
+#include "fuse/inode_record.h"
 
 namespace blobcache::fuse {
-
-struct Inodes::Record {
-  enum State : uint32_t { free = 0, live = 1 };
-  std::atomic<uint32_t> state;
-  uint32_t generation;
-  uint64_t lookups;
-  uint64_t hash;
-  uint64_t key_offset;
-  uint32_t key_bytes;
-  uint32_t hash_next;
-  uint64_t attributes_at_ns;
-  // Opens of each mode, and the backing id that the passthrough ones share.
-  uint32_t opens_cached;
-  uint32_t opens_passthrough;
-  int32_t backing_id;
-  bool cache_tainted;
-  FileInfo info;
-};
-
-struct Inodes::Header {
-  uint64_t magic;
-  uint32_t layout_version;
-  uint32_t record_bytes;
-};
 
 namespace {
 
@@ -65,8 +44,6 @@ unsigned key_class(size_t bytes) {
   const size_t rounded = std::bit_ceil(bytes < key_bytes_smallest ? size_t{key_bytes_smallest} : bytes);
   return static_cast<unsigned>(std::countr_zero(rounded) - std::countr_zero(unsigned{key_bytes_smallest}));
 }
-
-NodeId node_id(uint32_t index, uint32_t generation) { return uint64_t{generation} << 32 | index; }
 
 }  // namespace
 
@@ -103,6 +80,7 @@ Result<void> Inodes::create(const Options& options, const FileInfo& root, uint64
   bucket_count_ = buckets_at_start;
   bucket_mask_ = buckets_at_start - 1;
   for (uint32_t i = 0; i < bucket_count_; ++i) buckets_[i] = none;
+  crowded_from_ = options.nodes_max - options.nodes_max / 4;
 
   records_used_ = 2;
   Record& first = record(1);
@@ -110,16 +88,23 @@ Result<void> Inodes::create(const Options& options, const FileInfo& root, uint64
   first.lookups = 1;
   if (!set_key(first, "")) return fail(Code::again, ENOMEM);
   first.hash = identity_hash("", root);
+  first.parent = 0;
+  first.children = 0;
+  first.older = first.newer = none;
   fill(first, root, now_ns);
   insert_hash(1);
   first.state.store(Record::live, std::memory_order_release);
-  live_ = 1;
+  live_.store(1, std::memory_order_relaxed);
   return {};
 }
 
 Inodes::Record& Inodes::record(uint32_t index) {
   auto* base = records_.bytes().data() + limits::page_bytes;
   return *reinterpret_cast<Record*>(base + size_t{index} * sizeof(Record));
+}
+
+NodeId Inodes::id_of(const Record& its) {
+  return uint64_t{its.generation} << 32 | static_cast<uint64_t>(&its - &record(0));
 }
 
 Inodes::Record* Inodes::find_live(NodeId id) {
@@ -138,35 +123,53 @@ void Inodes::fill(Record& record, const FileInfo& info, uint64_t now_ns) {
 Result<NodeId> Inodes::acquire(std::string_view key, const FileInfo& info, uint64_t now_ns) {
   if (key.size() >= limits::path_bytes_max) return fail(Code::invalid, ENAMETOOLONG);
   const uint64_t hash = identity_hash(key, info);
-  const std::lock_guard guard(lock_);
-  uint32_t index = find_by_identity(hash, key, info);
-  if (index == none) {
-    index = take_record();
-    if (index == none) return fail(Code::full, ENFILE);
-    Record& fresh = record(index);
-    if (!set_key(fresh, key)) {
-      fresh.hash_next = free_records_;
-      free_records_ = index;
-      return fail(Code::full, ENFILE);
+  Result<NodeId> id = fail(Code::full, ENFILE);
+  int to_call = -1;
+  {
+    const std::lock_guard guard(lock_);
+    uint32_t index = find_by_identity(hash, key, info);
+    if (index == none) index = make_record(hash, key);
+    if (index != none) {
+      Record& found = record(index);
+      // A name that cannot be stored leaves the older one, which is as good until it goes.
+      if (key_of(found) != key && set_key(found, key)) set_parent(index, key);
+      fill(found, info, now_ns);
+      found.state.store(Record::live, std::memory_order_release);
+      ++found.lookups;
+      touch(index);
+      id = id_of(found);
     }
-    fresh.hash = hash;
-    fresh.lookups = 0;
-    fresh.opens_cached = fresh.opens_passthrough = 0;
-    fresh.backing_id = 0;
-    fresh.cache_tainted = false;
-    insert_hash(index);
-    fill(fresh, info, now_ns);
-    fresh.state.store(Record::live, std::memory_order_release);
-    ++live_;
+    if (!id || crowded()) to_call = std::exchange(crowded_fd_, -1);
   }
-  Record& found = record(index);
-  if (key_of(found) != key) {
-    // A name that cannot be stored leaves the older one, which is as good until it goes.
-    set_key(found, key);
+  if (to_call >= 0) {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(to_call, &one, sizeof one);
   }
-  fill(found, info, now_ns);
-  ++found.lookups;
-  return node_id(index, found.generation);
+  return id;
+}
+
+// A new node but for its attributes; none: no room.
+uint32_t Inodes::make_record(uint64_t hash, std::string_view key) {
+  const uint32_t index = take_record();
+  if (index == none) return none;
+  Record& fresh = record(index);
+  if (!set_key(fresh, key)) {
+    fresh.hash_next = free_records_;
+    free_records_ = index;
+    return none;
+  }
+  fresh.hash = hash;
+  fresh.lookups = 0;
+  fresh.opens_cached = fresh.opens_passthrough = 0;
+  fresh.backing_id = 0;
+  fresh.cache_tainted = false;
+  fresh.parent = 0;
+  fresh.children = 0;
+  fresh.older = fresh.newer = none;
+  insert_hash(index);
+  set_parent(index, key);
+  live_.store(count() + 1, std::memory_order_relaxed);
+  return index;
 }
 
 void Inodes::forget(NodeId id, uint64_t lookups) {
@@ -184,11 +187,14 @@ void Inodes::free_if_unused(uint32_t index) {
   if (its.lookups > 0 || its.opens_cached > 0 || its.opens_passthrough > 0) return;
   its.state.store(Record::free, std::memory_order_release);
   remove_hash(index);
+  leave_parent(its);
+  unlink_order(index);
   free_key(its);
   ++its.generation;
   its.hash_next = free_records_;
   free_records_ = index;
-  --live_;
+  live_.store(count() - 1, std::memory_order_relaxed);
+  freed_.fetch_add(1, std::memory_order_relaxed);
 }
 
 bool Inodes::get(NodeId id, Node& out) {
@@ -218,57 +224,11 @@ bool Inodes::exchange_tainted(NodeId id, bool tainted) {
   return before;
 }
 
-bool Inodes::open_cached(NodeId id) {
-  const std::lock_guard guard(lock_);
-  Record* found = find_live(id);
-  if (found == nullptr || found->opens_passthrough > 0) return false;
-  ++found->opens_cached;
-  return true;
-}
-
-bool Inodes::join_passthrough(NodeId id, int32_t* backing_id_out) {
-  const std::lock_guard guard(lock_);
-  Record* found = find_live(id);
-  if (found == nullptr || found->opens_passthrough == 0) return false;
-  ++found->opens_passthrough;
-  *backing_id_out = found->backing_id;
-  return true;
-}
-
-bool Inodes::open_passthrough(NodeId id, int32_t backing_id, int32_t* in_force_out) {
-  BC_ASSERT(backing_id > 0);
-  const std::lock_guard guard(lock_);
-  Record* found = find_live(id);
-  if (found == nullptr || found->opens_cached > 0) return false;
-  if (found->opens_passthrough == 0) found->backing_id = backing_id;
-  ++found->opens_passthrough;
-  *in_force_out = found->backing_id;
-  return true;
-}
-
-void Inodes::close_cached(NodeId id) {
-  const std::lock_guard guard(lock_);
-  Record* found = find_live(id);
-  BC_ASSERT(found != nullptr && found->opens_cached > 0);
-  --found->opens_cached;
-  free_if_unused(static_cast<uint32_t>(id));
-}
-
-int32_t Inodes::close_passthrough(NodeId id) {
-  const std::lock_guard guard(lock_);
-  Record* found = find_live(id);
-  BC_ASSERT(found != nullptr && found->opens_passthrough > 0);
-  --found->opens_passthrough;
-  if (found->opens_passthrough > 0) return 0;
-  const int32_t backing_id = found->backing_id;
-  found->backing_id = 0;
-  free_if_unused(static_cast<uint32_t>(id));
-  return backing_id;
-}
-
-uint32_t Inodes::count() {
-  const std::lock_guard guard(lock_);
-  return live_;
+Inodes::Record* Inodes::find_directory(std::string_view key) {
+  FileInfo directory;
+  directory.attributes.mode = S_IFDIR;
+  const uint32_t index = find_by_identity(identity_hash(key, directory), key, directory);
+  return index == none ? nullptr : &record(index);
 }
 
 uint32_t Inodes::find_by_identity(uint64_t hash, std::string_view key, const FileInfo& info) {
@@ -293,7 +253,7 @@ uint32_t Inodes::bucket_of(uint64_t hash) const {
 }
 
 void Inodes::insert_hash(uint32_t index) {
-  if (live_ > bucket_count_ && (bucket_count_ + 1) * sizeof(uint32_t) <= buckets_reserved_) split_bucket();
+  if (count() > bucket_count_ && (bucket_count_ + 1) * sizeof(uint32_t) <= buckets_reserved_) split_bucket();
   uint32_t& bucket = buckets_[bucket_of(record(index).hash)];
   record(index).hash_next = bucket;
   bucket = index;
@@ -330,7 +290,7 @@ uint32_t Inodes::take_record() {
     free_records_ = record(index).hash_next;
     return index;
   }
-  if (live_ >= options_.nodes_max) return none;
+  if (count() >= options_.nodes_max) return none;
   const size_t end = limits::page_bytes + (size_t{records_used_} + 1) * sizeof(Record);
   if (end > records_.bytes().size() && !records_.grow(records_.bytes().size() + grow_bytes)) return none;
   return records_used_++;

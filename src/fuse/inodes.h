@@ -5,12 +5,14 @@
 //             change and nothing in the kernel's caches ever needs to be invalidated. A new version is a new node id.
 //   Counts    acquire() is one LOOKUP answered; the kernel's FORGET takes lookups back; a node lives while it has lookups
 //             or opens.
-//   Limits    nodes_max, from the memory plan; beyond it acquire() says full
+//   Limits    nodes_max, from the memory plan; beyond it acquire() says full. From three quarters of it the table is crowded:
+//             a pruner (node/pruner.h) is woken and asks the kernel to forget the nodes used longest ago
 //   Invariant a record is live exactly when `state` says so; it is written last when a node is made and first when it ends
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -60,7 +62,8 @@ class Inodes {
   bool exchange_tainted(NodeId id, bool tainted);
 
   // How an inode's opens read: all alike at any time, or the kernel answers EIO (docs/KERNEL.md). Counted here until RELEASE.
-  // An open keeps its node, whatever the kernel forgets. False too when there is no such node.
+  // An open keeps its node, whatever the kernel forgets. Where the node is gone by now (the opener was killed) the open is
+  // page-cached and counted nowhere.
   // Page-cached; false: passthrough opens exist, so join them.
   bool open_cached(NodeId id);
   // One more passthrough open; false: there is none to join.
@@ -72,13 +75,36 @@ class Inodes {
   // The backing id to close now, or 0 while other passthrough opens share it.
   int32_t close_passthrough(NodeId id);
 
-  uint32_t count();
+  uint32_t count() const { return live_.load(std::memory_order_relaxed); }
+  uint32_t nodes_max() const { return options_.nodes_max; }
   static uint64_t bytes_per_node();
+
+  // Pressure. Listings of a crowded table go out without nodes.
+  bool crowded() const { return count() >= crowded_from_; }
+  // How many nodes have ended so far.
+  uint64_t freed() const { return freed_.load(std::memory_order_relaxed); }
+  // Names nodes that the kernel may be asked to forget, those first that were used longest ago: neither open nor the root,
+  // and no live node was last found in them. Looks at few (its lock is the hot one) and at looks_max at most; a round over
+  // the table is count() - 1 looks, and names no node twice.
+  struct Choice {
+    size_t chosen = 0;
+    uint32_t looked_at = 0;
+  };
+  Choice choose_unused(std::span<NodeId> out, bool directories, uint32_t looks_max);
+  // Where the node was last found. False: it or its directory is gone.
+  struct Entry {
+    NodeId parent = 0;
+    std::string name;
+  };
+  bool entry_of(NodeId id, Entry& out);
+  // The next acquire() that finds the table crowded or full writes to this eventfd (not blocking), once.
+  void call_when_crowded(int event_fd);
 
  private:
   struct Record;
   struct Header;
   static constexpr uint32_t none = ~0u;
+  static constexpr uint32_t looks_per_choice = 64;  // 64 cache misses: about 10 us
 
   Record& record(uint32_t index);
   Record* find_live(NodeId id);
@@ -88,7 +114,14 @@ class Inodes {
   void remove_hash(uint32_t index);
   void split_bucket();
   uint32_t take_record();
+  NodeId id_of(const Record& record);
+  Record* find_directory(std::string_view key);
+  uint32_t make_record(uint64_t hash, std::string_view key);
   void free_if_unused(uint32_t index);
+  void touch(uint32_t index);
+  void unlink_order(uint32_t index);
+  void set_parent(uint32_t index, std::string_view key);
+  void leave_parent(Record& record);
   bool set_key(Record& record, std::string_view key);
   std::string_view key_of(const Record& record) const;
   void free_key(Record& record);
@@ -98,8 +131,13 @@ class Inodes {
   Options options_;
   SharedRegion records_;
   SharedRegion keys_;
-  uint32_t records_used_ = 0;  // high-water mark
-  uint32_t live_ = 0;
+  uint32_t records_used_ = 0;      // high-water mark
+  std::atomic<uint32_t> live_{0};  // written under the lock
+  std::atomic<uint64_t> freed_{0};
+  uint32_t crowded_from_ = ~0u;
+  int crowded_fd_ = -1;     // -1: nobody waits to be called
+  uint32_t oldest_ = none;  // through Record::newer
+  uint32_t newest_ = none;
   uint32_t free_records_ = none;  // through Record::hash_next
   uint64_t keys_used_ = 0;
   static constexpr unsigned key_classes = 8;  // 32, 64, ... 4096 bytes

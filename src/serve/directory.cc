@@ -1,8 +1,8 @@
 // Listings. The origin gives entries in batches from a cookie; what did not fit into one reply waits in the handle for the
 // next READDIR. The cookie of an entry is the origin's own (telldir survives), so a reader that seeks just asks there.
 //
-// READDIRPLUS is one lookup an entry, and the kernel holds each node until it forgets it: near the limit of nodes entries
-// go out without attributes, as READDIR would have them.
+// READDIRPLUS is one lookup an entry, and the kernel holds each node until it forgets it: while the table of nodes is
+// crowded entries go out without nodes, as READDIR would have them, and the origin is not asked for their attributes.
 #include <cerrno>
 #include <cstring>
 
@@ -46,7 +46,7 @@ uint32_t VolumeServer::encode_entries(Handle& handle, std::byte* to, uint32_t by
     if (plus) {
       auto* both = reinterpret_cast<fuse_direntplus*>(to + used);
       dirent = &both->dirent;
-      if (entry.has_info && !is_dot(entry.name)) {
+      if (entry.has_info && !is_dot(entry.name) && !its.inodes.crowded()) {
         const std::string key = handle.key.empty() ? entry.name : handle.key + "/" + entry.name;
         // Too many nodes, or too long a path: the entry goes without attributes, and whoever wants them looks it up.
         if (const Result<fuse::NodeId> id = its.inodes.acquire(key, entry.info, now_ns()); id) {
@@ -98,8 +98,8 @@ Task VolumeServer::read_directory(TaskStack&, Request& request, bool plus) {
   call->key = handle->key;
   call->fd = handle->origin_fd;
   call->offset = in.offset;
-  call->with_info = plus;
-  call->entries_max = plus ? entries_per_batch_with_info : entries_per_batch;
+  call->with_info = plus && !volume.inodes.crowded();
+  call->entries_max = call->with_info ? entries_per_batch_with_info : entries_per_batch;
   call->entries.clear();
   call->handle_id = in.fh;
   handle->listing = true;

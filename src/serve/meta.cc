@@ -71,7 +71,8 @@ Task VolumeServer::lookup(TaskStack&, Request& request) {
     co_return server.finish(request);
   }
   if (!call->failed) {
-    const Result<fuse::NodeId> id = volume.inodes.acquire(*key, call->info, server.now_ns());
+    Result<fuse::NodeId> id = volume.inodes.acquire(*key, call->info, server.now_ns());
+    if (!id && id.error().code == Code::full) co_await acquire_when_room(request.stack, request, *key, call->info, id);
     if (id) {
       fill_entry(volume.fuse_config, *id, call->info, request.slot->reply_as<fuse_entry_out>());
       server.reply(request, sizeof(fuse_entry_out));

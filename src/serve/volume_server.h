@@ -217,6 +217,10 @@ class VolumeServer final : public fuse::RequestHandler {
   static void cancel_room(Request& request);
   static void on_room_timer(Timer& timer) { static_cast<RoomTimer&>(timer).server->wake_for_room(); }
 
+  // nodes.cc
+  static Task acquire_when_room(TaskStack& stack, Request& request, const std::string& key, const FileInfo& info,
+                                Result<fuse::NodeId>& id_out);
+
   // meta.cc
   static Task lookup(TaskStack& stack, Request& request);
   static Task get_attributes(TaskStack& stack, Request& request);
@@ -291,6 +295,7 @@ class VolumeServer final : public fuse::RequestHandler {
   Pool<Pending<ReadlinkCall>> readlinks_;
   Pool<Pending<StatfsCall>> statfss_;
   unsigned tasks_running_ = 0;
+  unsigned lookups_waiting_ = 0;  // for a node
   unsigned transports_open_ = 0;
   bool idle_told_ = false;
 };

@@ -1,12 +1,15 @@
 // Node ids: one per object version and per directory path, counted by lookups, against a reference map.
 #include <doctest/doctest.h>
 
+#include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <map>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "base/limits.h"
 #include "fuse/inodes.h"
@@ -192,7 +195,8 @@ TEST_CASE("inodes: opens of one inode are all page-cached or all passthrough, wi
   CHECK(table.inodes.open_cached(id));
   table.inodes.close_cached(id);
 
-  CHECK(!table.inodes.open_cached(id + 1));
+  CHECK(table.inodes.open_cached(id + 1));  // nobody's: nothing is counted
+  table.inodes.close_cached(id + 1);
   CHECK(!table.inodes.join_passthrough(id + 1, &backing));
   CHECK(!table.inodes.open_passthrough(id + 1, 7, &backing));
 }
@@ -223,6 +227,125 @@ TEST_CASE("inodes: an open keeps its node and its backing id until it is closed"
   table.inodes.close_cached(next);
   CHECK(table.inodes.open_passthrough(next, 4, &backing));
   CHECK(table.inodes.close_passthrough(next) == 4);
+}
+
+// All that is named in one round over the table.
+std::vector<NodeId> choose_all(Inodes& inodes, bool directories, size_t at_a_time = 16) {
+  std::vector<NodeId> all;
+  std::vector<NodeId> some(at_a_time);
+  for (uint32_t left = inodes.count() - 1; left > 0;) {
+    const Inodes::Choice choice = inodes.choose_unused(some, directories, left);
+    all.insert(all.end(), some.begin(), some.begin() + static_cast<ptrdiff_t>(choice.chosen));
+    REQUIRE(choice.looked_at > 0);
+    left -= choice.looked_at;
+  }
+  return all;
+}
+
+TEST_CASE("inodes: the kernel is asked first about the nodes used longest ago, each once a round") {
+  Table table;
+  std::vector<NodeId> ids;
+  for (uint64_t i = 0; i < 300; ++i) ids.push_back(table.acquire("f" + std::to_string(i), file(100 + i, 1)));
+  CHECK(choose_all(table.inodes, true) == ids);
+  CHECK(choose_all(table.inodes, true, 1) == ids);  // chosen and still there: their turn comes again
+
+  table.acquire("f0", file(100, 1));  // looked up again
+  CHECK(table.inodes.open_cached(ids[1]));
+  table.inodes.close_cached(ids[1]);
+  table.inodes.forget(ids[2], 1);
+  std::vector<NodeId> wanted(ids.begin() + 3, ids.end());
+  wanted.push_back(ids[0]);
+  wanted.push_back(ids[1]);
+  CHECK(choose_all(table.inodes, true) == wanted);
+
+  for (const NodeId id : wanted) table.inodes.forget(id, 2);
+  CHECK(table.inodes.count() == 1);
+  CHECK(choose_all(table.inodes, true).empty());
+  const NodeId next = table.acquire("next", file(1, 1));
+  CHECK(choose_all(table.inodes, true) == std::vector<NodeId>{next});
+}
+
+TEST_CASE("inodes: the kernel is not asked about open files, nor about directories with nodes in them") {
+  Table table;
+  const NodeId outer = table.acquire("outer", directory(20));
+  const NodeId inner = table.acquire("outer/inner", directory(21));
+  const NodeId cached = table.acquire("outer/inner/cached", file(30, 1));
+  const NodeId through = table.acquire("outer/inner/through", file(31, 1));
+  const NodeId unused = table.acquire("outer/inner/unused", file(32, 1));
+  int32_t backing = 0;
+  REQUIRE(table.inodes.open_cached(cached));
+  REQUIRE(table.inodes.open_passthrough(through, 5, &backing));
+  using Ids = std::vector<NodeId>;
+  CHECK(choose_all(table.inodes, true) == Ids{unused});
+
+  table.inodes.close_cached(cached);
+  CHECK(table.inodes.close_passthrough(through) == 5);
+  table.inodes.forget(cached, 1);
+  table.inodes.forget(unused, 1);
+  CHECK(choose_all(table.inodes, true) == Ids{through});
+  // Found elsewhere by now (renamed, or a hard link): its old directory is empty.
+  CHECK(table.acquire("outer/through", file(31, 1)) == through);
+  CHECK(choose_all(table.inodes, true) == Ids{inner, through});
+  CHECK(choose_all(table.inodes, false) == Ids{through});
+
+  table.inodes.forget(inner, 1);
+  table.inodes.forget(through, 2);
+  CHECK(choose_all(table.inodes, false).empty());
+  CHECK(choose_all(table.inodes, true) == Ids{outer});
+}
+
+TEST_CASE("inodes: where a node was last found, unless its directory is gone") {
+  Table table;
+  Inodes::Entry entry;
+  CHECK(!table.inodes.entry_of(root_node, entry));
+  const NodeId top = table.acquire("top", file(30, 1));
+  REQUIRE(table.inodes.entry_of(top, entry));
+  CHECK(entry.parent == root_node);
+  CHECK(entry.name == "top");
+
+  const NodeId folder = table.acquire("d", directory(20));
+  table.acquire("d/e", directory(21));
+  const NodeId leaf = table.acquire("d/e/leaf", file(31, 1));
+  REQUIRE(table.inodes.entry_of(leaf, entry));
+  CHECK(entry.parent != folder);
+  CHECK(entry.name == "leaf");
+  table.inodes.forget(entry.parent, 1);
+  CHECK(!table.inodes.entry_of(leaf, entry));
+  // The directory's next node is another one; the leaf does not count in it.
+  const NodeId again = table.acquire("d/e", directory(21));
+  table.inodes.forget(leaf, 1);
+  CHECK(!table.inodes.entry_of(leaf, entry));
+  table.inodes.forget(again, 1);
+  CHECK(table.inodes.count() == 3);
+}
+
+TEST_CASE("inodes: the pruner is called once when the table becomes crowded, and again when it asks to be") {
+  Table table(100);
+  const int called = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  REQUIRE(called >= 0);
+  const auto calls = [called] {
+    uint64_t count = 0;
+    return read(called, &count, sizeof count) == sizeof count ? count : 0;
+  };
+  std::vector<NodeId> ids;
+  for (uint64_t i = 0; i < 70; ++i) ids.push_back(table.acquire("f" + std::to_string(i), file(100 + i, 1)));
+  table.inodes.call_when_crowded(called);
+  table.acquire("f0", file(100, 1));
+  CHECK(!table.inodes.crowded());
+  CHECK(calls() == 0);
+  for (uint64_t i = 70; i < 80; ++i) ids.push_back(table.acquire("f" + std::to_string(i), file(100 + i, 1)));
+  CHECK(table.inodes.crowded());
+  CHECK(calls() == 1);
+  table.inodes.call_when_crowded(called);
+  CHECK(calls() == 0);
+  CHECK(table.acquire("f79", file(179, 1)) == ids.back());
+  CHECK(calls() == 1);
+
+  const uint64_t freed = table.inodes.freed();
+  for (size_t i = 1; i < 21; ++i) table.inodes.forget(ids[i], 1);
+  CHECK(table.inodes.freed() == freed + 20);
+  CHECK(!table.inodes.crowded());
+  close(called);
 }
 
 }  // namespace
