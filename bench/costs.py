@@ -10,6 +10,7 @@ import struct
 import subprocess
 import time
 
+from disk import MEMORY_SMALL, CachedFile, from_disk
 from harness import FIO_ALWAYS, BenchError, die_with_parent, kernel_trace, run
 from measure import Row
 from reads import Data, FILE_BYTES, mount_warm, origin_reads
@@ -17,6 +18,7 @@ from reads import Data, FILE_BYTES, mount_warm, origin_reads
 QUEUE_DEPTH_32 = ["--rw=randread", "--bs=4k", "--ioengine=io_uring", "--iodepth=32"]
 SEQUENTIAL_1M = ["--rw=read", "--bs=1m", "--ioengine=psync"]
 HITS = 100_000
+DISK_HITS = 10_000
 
 
 class Load:
@@ -72,23 +74,34 @@ def system_calls(place, builds, options):
         for arguments, shape in ((QUEUE_DEPTH_32, "4 KiB random QD32"), (SEQUENTIAL_1M, "1 MiB sequential")):
             before = data.disk.bytes_read()
             samples = [calls_under(place, mount, arguments, options.seconds, names) for _ in range(options.pairs)]
-            invalid = origin_reads(data, before)
-            # A large read is a copy of 1 MiB: what it costs in calls is shown, and only asked of the small ones.
-            target = 0.6 if arguments is QUEUE_DEPTH_32 else None
-            rows.append(Row("P6", f"io_uring_enter per request, {shape}, {transport}", "calls", at_most=True, target=target,
-                            ours=[enters / rate for enters, _, rate in samples], invalid=invalid))
-            others = sum((others for _, others, _ in samples), collections.Counter())
-            rows.append(Row("P6", f"other system calls in {options.seconds} s, {shape}, {transport}", "calls", at_most=True,
-                            target=0, ours=[others.total() for _, others, _ in samples], invalid=invalid,
-                            note=" ".join(["seen:"] + [f"{count} {name}" for name, count in others.items()]) if others else ""))
+            rows += call_rows(samples, arguments, f"{shape}, {transport}", options, origin_reads(data, before))
         mount.stop()
+        file = CachedFile(place, builds, options, transport, {"fuse.passthrough": "off"}, memory=MEMORY_SMALL)
+        for arguments, shape in ((QUEUE_DEPTH_32, "4 KiB random QD32"), (SEQUENTIAL_1M, "1 MiB sequential")):
+            before = file.served()
+            samples = [calls_under(place, file.mount, arguments, options.seconds, names) for _ in range(options.pairs)]
+            invalid = from_disk(before, file.served()).get("invalid", "")
+            rows += call_rows(samples, arguments, f"{shape}, disk tier, {transport}", options, invalid)
+        file.close()
     return rows
+
+
+def call_rows(samples, arguments, shape, options, invalid):
+    # A large read is a copy of 1 MiB: what it costs in calls is shown, and only asked of the small ones.
+    target = 0.6 if arguments is QUEUE_DEPTH_32 else None
+    others = sum((others for _, others, _ in samples), collections.Counter())
+    return [Row("P6", f"io_uring_enter per request, {shape}", "calls", at_most=True, target=target,
+                ours=[enters / rate for enters, _, rate in samples], invalid=invalid),
+            Row("P6", f"other system calls in {options.seconds} s, {shape}", "calls", at_most=True, target=0,
+                ours=[others.total() for _, others, _ in samples], invalid=invalid,
+                note=" ".join(["seen:"] + [f"{count} {name}" for name, count in others.items()]) if others else "")]
 
 
 class Reader:
     """Direct 4 KiB reads by preadv, each compared with the bytes that the file was made of."""
 
-    def __init__(self, path, expected_path):
+    def __init__(self, path, expected_path, file_bytes=FILE_BYTES):
+        self.blocks = file_bytes // 4096
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
         self.buffer = mmap.mmap(-1, 4096)  # page-aligned, as O_DIRECT wants
         expected = os.open(expected_path, os.O_RDONLY)
@@ -97,9 +110,8 @@ class Reader:
         self.random = random.Random(1)
 
     def read(self, count):
-        blocks = FILE_BYTES // 4096
         for _ in range(count):
-            offset = self.random.randrange(blocks) * 4096
+            offset = self.random.randrange(self.blocks) * 4096
             if os.preadv(self.fd, [self.buffer], offset) != 4096 or self.buffer[:] != self.expected[offset:offset + 4096]:
                 raise BenchError(f"wrong bytes at offset {offset}")
 
@@ -107,33 +119,54 @@ class Reader:
         os.close(self.fd)
 
 
+class AllocationCounter:
+    """Calls of the daemon's allocator, counted by a library that is loaded into it."""
+
+    def __init__(self, place, builds):
+        self.path = place.new_path("counts")
+        with open(self.path, "wb") as file:
+            file.write(bytes(16))
+        self.environment = {"LD_PRELOAD": builds.helper("alloc_counter.so"), "BLOBCACHE_ALLOC_COUNTS": self.path}
+
+    def calls(self):
+        with open(self.path, "rb") as file:
+            calls = sum(struct.unpack("<2Q", file.read()))
+        if not calls:
+            raise BenchError("the allocation counter is not in the daemon")
+        return calls
+
+    def samples(self, reader, hits, rounds):
+        """Calls in each round of so many verified reads, after some that nobody counts."""
+        reader.read(1000)
+        samples = []
+        for _ in range(rounds):
+            before = self.calls()
+            reader.read(hits)
+            samples.append(self.calls() - before)
+        reader.close()
+        return samples
+
+
 def allocations(place, builds, options):
     data = Data(place)
     rows = []
+    note = "malloc, calloc, realloc, memalign and free together"
     for transport in ("uring", "dev"):
-        counts_path = place.new_path("counts")
-        with open(counts_path, "wb") as file:
-            file.write(bytes(16))
-        mount = mount_warm(place, builds, data, transport, "4k", extra_environment={
-            "LD_PRELOAD": builds.helper("alloc_counter.so"), "BLOBCACHE_ALLOC_COUNTS": counts_path})
-        def counted():
-            with open(counts_path, "rb") as file:
-                return struct.unpack("<2Q", file.read())
-        if counted() == (0, 0):
-            raise BenchError("the allocation counter is not in the daemon")
-        reader = Reader(mount.file("data"), data.file)
-        reader.read(1000)
+        counter = AllocationCounter(place, builds)
+        mount = mount_warm(place, builds, data, transport, "4k", extra_environment=counter.environment)
         before_disk = data.disk.bytes_read()
-        samples = []
-        for _ in range(options.pairs):
-            before = counted()
-            reader.read(HITS)
-            after = counted()
-            samples.append(sum(after) - sum(before))
+        samples = counter.samples(Reader(mount.file("data"), data.file), HITS, options.pairs)
         rows.append(Row("P7", f"allocator calls in {HITS:,} hits, {transport}", "calls", samples, 0, at_most=True,
-                        invalid=origin_reads(data, before_disk), note="malloc, calloc, realloc, memalign and free together"))
-        reader.close()
+                        invalid=origin_reads(data, before_disk), note=note))
         mount.stop()
+        counter = AllocationCounter(place, builds)
+        file = CachedFile(place, builds, options, transport, {"fuse.passthrough": "off"}, memory=MEMORY_SMALL,
+                          extra_environment=counter.environment)
+        before = file.served()
+        samples = counter.samples(Reader(file.path, file.source, file.bytes), DISK_HITS, options.pairs)
+        rows.append(Row("P7", f"allocator calls in {DISK_HITS:,} hits of the disk tier, {transport}", "calls", samples, 0,
+                        at_most=True, invalid=from_disk(before, file.served()).get("invalid", ""), note=note))
+        file.close()
     return rows
 
 

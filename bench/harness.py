@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 PR_SET_PDEATHSIG = 1
@@ -88,6 +89,46 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class MemoryWatch:
+    """Samples what daemons of ours hold, all the time: resident memory and huge pages, which the kernel counts apart (P16)."""
+
+    INTERVAL_S = 0.02
+
+    def __init__(self):
+        self.watched = {}  # pid -> limit
+        self.most = 0.0    # the largest share of its limit that a daemon held
+        self.samples = 0
+        self.words = ""
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def add(self, pid, limit):
+        units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+        self.watched[pid] = int(limit[:-3]) * units[limit[-3:]]
+
+    def _watch(self):
+        while not self.ending.wait(self.INTERVAL_S):
+            for pid, limit in list(self.watched.items()):
+                try:
+                    with open(f"/proc/{pid}/status") as status:
+                        fields = dict(line.split(":", 1) for line in status)
+                except OSError:
+                    self.watched.pop(pid, None)
+                    continue
+                if "VmRSS" not in fields:
+                    continue  # it is ending
+                held = sum(int(fields[name].split()[0]) for name in ("VmRSS", "HugetlbPages")) * 1024
+                self.samples += 1
+                if held / limit > self.most:
+                    self.most = held / limit
+                    self.words = f"{held / MIB:.0f} of {limit / MIB:.0f} MiB"
+
+    def stop(self):
+        self.ending.set()
+        self.thread.join()
+
+
 class Place:
     """A tmpfs with everything that is mounted and started in it. Use as a context manager."""
 
@@ -95,6 +136,7 @@ class Place:
         self.options = options
         self.undo = contextlib.ExitStack()
         self.serial = 0
+        self.memory_watch = MemoryWatch()
 
     def __enter__(self):
         self.path = next(path for path in ("/media", "/mnt") if os.path.isdir(path) and not self._is_used(path))
@@ -110,6 +152,7 @@ class Place:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.undo.close()
+        self.memory_watch.stop()
 
     def _is_used(self, path):
         used = (self.options.build, self.options.blobcache or "", __file__)

@@ -1,8 +1,11 @@
 """The servers that are measured: ours and the baselines, each mounted over the same bytes."""
 
+import glob
 import gzip
+import json
 import os
 import shutil
+import socket
 import subprocess
 
 from harness import BenchError, PASSTHROUGH_SOURCE, run
@@ -72,12 +75,32 @@ class Mount:
         self.place.stop_mount(self.process, self.path)
 
 
-def mount_blobcache(place, builds, source, keys, memory="1GiB", probe="data", extra_environment=None):
-    """Ours. `keys` are configuration keys, as after -o."""
+def mount_blobcache(place, builds, source, keys, memory="1GiB", probe="data", extra_environment=None, cache=None):
+    """Ours. `keys` are configuration keys, as after -o; cache: a folder for the disk tier."""
     path = place.new_folder("blobcache")
     options = [part for key, value in keys.items() for part in ("-o", f"{key}={value}")]
+    if cache:
+        options += [f"--cache-dir={cache}", "--cache-size=100%"]
     command = [builds.blobcache(), "mount", source, path, "--foreground", f"--memory={memory}", *options]
-    return Mount(place, place.start_mount(command, path, os.path.join(path, probe), extra_environment), path)
+    process = place.start_mount(command, path, os.path.join(path, probe), extra_environment)
+    place.memory_watch.add(process.pid, memory)
+    return Mount(place, process, path)
+
+
+def node_status(process):
+    """What the daemon says of itself; sockets lie in a /run of our own, so there are few."""
+    for path in glob.glob("/run/blobcache/*.sock"):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(20)
+            try:
+                link.connect(path)
+            except ConnectionRefusedError:
+                continue  # of a daemon that was killed
+            link.sendall(b"status\n")
+            answer = json.loads(b"".join(iter(lambda: link.recv(65536), b"")))
+        if answer["pid"] == process.pid:
+            return answer
+    raise BenchError(f"the daemon {process.pid} does not answer on its control socket")
 
 
 def mount_passthrough(place, builds, source, options, probe="data"):

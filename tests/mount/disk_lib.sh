@@ -57,7 +57,8 @@ for path in paths:
     volume = node["volumes"][0]
     if volume["mountpoint"] != mount:
         continue
-    disk = node["disks"][0] if node.get("disks") else None
+    disks = node["tiers"]["disk"]["disks"]
+    disk = disks[0] if disks else None
     value = eval(expression)
     print(json.dumps(value) if isinstance(value, (dict, list)) else value)
     sys.exit(0)

@@ -1,0 +1,176 @@
+// index_bench: the index of the disk tier at sizes that a test run does not reach (P15, P20).
+//   index_bench lookup OBJECTS COPY_BYTES  p50 and p99 of DiskIndex::find in ns, over random objects that are there. So
+//                                          many bytes are copied between two lookups, as serving a request does: it takes
+//                                          the index out of the processor's caches at every size, also where it would fit
+//   index_bench memory OBJECTS CHUNKS      bytes of memory a chunk for so many objects of so many chunks each
+//   index_bench grow DIRECTORY CHUNKS      adds so many chunks to an existing cache directory, which nobody may use now:
+//                                          objects of 16 chunks in sparse files, one block valid in each chunk
+// Everything is made by the classes that the daemon uses. Output: numbers on one line.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cache/disk_directory.h"
+#include "cache/disk_index.h"
+#include "cache/disk_journal.h"
+
+namespace {
+
+using namespace blobcache;
+
+constexpr uint64_t chunks_per_object = 16;
+
+[[noreturn]] void die(const std::string& what) {
+  std::fprintf(stderr, "index_bench: %s\n", what.c_str());
+  std::exit(1);
+}
+
+template <class R>
+void need(const R& result, const char* what) {
+  if (!result) die(what);
+}
+
+uint64_t mix(uint64_t value) {
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
+  return value ^ (value >> 31);
+}
+
+// Uniform, as SHA-256 is, and made in a nanosecond.
+ObjectId id_of(uint64_t number) {
+  ObjectId id;
+  id.words[0] = mix(number * 0x9e3779b97f4a7c15u + 1);
+  id.words[1] = mix(id.words[0] + number);
+  return id;
+}
+
+void add_objects(DiskIndex& index, uint64_t objects, uint64_t chunks, uint64_t blocks) {
+  for (uint64_t number = 0; number < objects; ++number) {
+    const ObjectId id = id_of(number);
+    need(index.add({.id = id, .size = chunks * disk_format::index_chunk_bytes}), "the index is full");
+    for (uint64_t position = 0; position < chunks; ++position) {
+      need(index.add_valid(id, position, blocks), "the index is full");
+      need(index.mark_verified(id, position, blocks), "a block cannot be marked");
+    }
+  }
+}
+
+std::unique_ptr<DiskIndex> new_index(uint64_t objects, uint64_t chunks) {
+  auto index = std::make_unique<DiskIndex>();
+  need(index->allocate({.objects_max = static_cast<uint32_t>(objects), .chunks_max = static_cast<uint32_t>(chunks)}),
+       "no memory for the index");
+  return index;
+}
+
+int lookup(uint64_t objects, uint64_t copy_bytes) {
+  const auto index = new_index(objects, 0);
+  add_objects(*index, objects, 1, 1);
+  const uint64_t lookups = copy_bytes > 0 ? 100'000 : 1'000'000;
+  std::vector<char> arena(256 << 20, 1);
+  std::vector<char> payload(copy_bytes + 1);
+  std::vector<uint32_t> times_ns;
+  times_ns.reserve(lookups);
+  // One more round first: pages and branch predictors are warm at every size alike.
+  for (unsigned round = 0; round < 2; ++round) {
+    times_ns.clear();
+    for (uint64_t i = 0; i < lookups; ++i) {
+      const ObjectId id = id_of(mix(i + round) % objects);
+      std::memcpy(payload.data(), arena.data() + mix(i) % (arena.size() - copy_bytes), copy_bytes);
+      asm volatile("" : : "r"(payload.data()) : "memory");
+      DiskView view;
+      const auto start = std::chrono::steady_clock::now();
+      const bool found = index->find(id, 0, &view);
+      const auto end = std::chrono::steady_clock::now();
+      if (!found || view.verified != 1) die("an object that was added is not found");
+      times_ns.push_back(static_cast<uint32_t>((end - start).count()));
+    }
+  }
+  std::ranges::sort(times_ns);
+  std::printf("%u %u\n", times_ns[lookups / 2], times_ns[lookups * 99 / 100]);
+  return 0;
+}
+
+int memory(uint64_t objects, uint64_t chunks) {
+  const auto index = new_index(objects, objects * (chunks - 1));
+  add_objects(*index, objects, chunks, 1);
+  std::printf("%.2f\n", static_cast<double>(index->memory_bytes()) / static_cast<double>(objects * chunks));
+  return 0;
+}
+
+disk_format::FormatFile format_of(const std::string& directory) {
+  std::ifstream in(directory + "/FORMAT", std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  const Result<disk_format::FormatFile> format = disk_format::parse_format(text);
+  need(format, "this is no cache directory");
+  return *format;
+}
+
+// A sparse file of the object's size, and its stamp.
+disk_format::FileStamp make_file(const std::string& directory, const ObjectId& id, const disk_format::Uuid& boot) {
+  const std::string path = directory + "/" + disk_format::object_path(id);
+  mkdir(std::filesystem::path(path).parent_path().c_str(), 0700);
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0 || ftruncate(fd, chunks_per_object * disk_format::index_chunk_bytes) != 0) die("cannot make " + path);
+  const Result<disk_format::FileStamp> stamp = stamp_of_file(fd, boot);
+  need(stamp, "a file has no stamp");
+  close(fd);
+  return *stamp;
+}
+
+int grow(const std::string& path, uint64_t chunks) {
+  const disk_format::FormatFile format = format_of(path);
+  DiskDirectory directory;
+  std::string message;
+  if (!directory.open({.path = path, .node = format.node}, &message)) die(message);
+  const uint64_t objects = chunks / chunks_per_object;
+  const auto index = new_index(objects + 1000, chunks + 1000);
+  DiskJournal journal(*index, {.index_fd = directory.index_fd(), .disk_uuid = directory.disk()});
+  need(journal.load(), "the index cannot be loaded");
+  const Result<disk_format::Uuid> boot = boot_id();
+  need(boot, "no boot id");
+  for (uint64_t number = 0; number < objects; ++number) {
+    const ObjectId id = id_of(number);
+    const disk_format::FileStamp stamp = make_file(path, id, *boot);
+    need(index->add({.id = id, .size = chunks_per_object * disk_format::index_chunk_bytes}), "the index is full");
+    for (uint64_t position = 0; position < chunks_per_object; ++position) {
+      need(index->add_valid(id, position, 1), "the index is full");
+    }
+    need(index->record_stamp(id, stamp, false), "a stamp cannot be recorded");
+    if (number % 512 == 0) need(journal.flush(), "the journal cannot be written");
+  }
+  need(journal.flush(), "the journal cannot be written");
+  for (bool more = true; more;) {
+    const Result<bool> step = journal.step_snapshot();
+    need(step, "a snapshot cannot be made");
+    more = *step;
+  }
+  need(journal.stop(), "the journal cannot be ended");
+  std::printf("%lu\n", static_cast<unsigned long>(objects * chunks_per_object));
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  const auto number = [&](int index) { return std::strtoull(argv[index], nullptr, 10); };
+  if (command == "lookup" && argc == 4) return lookup(number(2), number(3));
+  if (command == "memory" && argc == 4) return memory(number(2), number(3));
+  if (command == "grow" && argc == 4) return grow(argv[2], number(3));
+  std::fprintf(stderr, "index_bench: see the head of index_bench.cc\n");
+  return 2;
+}
