@@ -11,7 +11,9 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
+#include "base/file_info.h"
 #include "base/limits.h"
+#include "base/object_id.h"
 #include "origin/http_client.h"
 #include "origin/http_text.h"
 
@@ -52,8 +54,13 @@ void set_up_libcurl() {
 }
 
 std::string version_of(const HttpHead& head) {
-  if (!head.etag.empty()) return head.etag;
-  return head.last_modified.empty() ? std::string() : "@" + head.last_modified;
+  if (!head.etag.empty()) return compact_version(head.etag);
+  return head.last_modified.empty() ? std::string() : compact_version("@" + head.last_modified);
+}
+
+std::string compact_version(std::string version) {
+  if (version.size() <= sizeof FileVersion::bytes) return version;
+  return "#" + to_hex(object_id("", "", version));
 }
 
 Result<void> HttpClient::set_up(HttpRequest& request) {

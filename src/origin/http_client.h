@@ -175,7 +175,9 @@ class HttpClient {
 // Once in the process, before any HttpClient.
 void set_up_libcurl();
 
-// The version that an answer is: its ETag, or "@" and its Last-Modified, or "" (it has neither).
+// The version that an answer is: its ETag, or "@" and its Last-Modified, or "" (it has neither); made compact.
 std::string version_of(const HttpHead& head);
+// What is longer than a FileVersion (63 bytes) as "#" and a hash of it.
+std::string compact_version(std::string version);
 
 }  // namespace blobcache

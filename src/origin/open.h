@@ -1,0 +1,16 @@
+// From a volume's source to its origin: a directory, file://, s3:// or http(s)://.
+//   Thread    main; after the last fork. May block: a remote source is asked once
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/config.h"
+#include "origin/origin.h"
+
+namespace blobcache {
+
+// *why is one sentence for the operator: cause and remedy.
+Result<std::unique_ptr<Origin>> open_origin(const VolumeConfig& volume, const OriginConfig& origin, std::string* why);
+
+}  // namespace blobcache

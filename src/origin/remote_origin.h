@@ -1,0 +1,159 @@
+// RemoteOrigin: what S3 and HTTP have in common. Private to the origins behind create_s3_origin and create_http_origin.
+//   Thread    begin_* and close: any core
+//   Names     a directory is what a listing or a look-up says is one; the root always is, and costs no request
+//   Info      inode numbers are a hash of the key; owner and modes come from the volume. A directory's mtime moves once in
+//             `revalidate`, so that a listing that the kernel keeps is no older than that
+//   Listings  a cookie is the number of entries before it. The page in hand is kept with the open directory, and where each
+//             page began: going on costs no request, going back one, in another open directory one for each page before
+//   Stopping  stop() ends what is in flight by a message to each core that has something; join() false: such a core has
+//             ended before, and nothing may be freed
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/config.h"
+#include "origin/http_client.h"
+#include "origin/name_cache.h"
+#include "origin/origin.h"
+
+namespace blobcache {
+
+struct OpenDirectory {
+  std::string key;
+  bool busy = false;  // a listing is in flight
+  // entries [page_first, page_first + page.size()) of the listing
+  uint64_t page_first = 0;
+  std::vector<DirectoryEntry> page;
+  bool begun = false;   // a page was asked for
+  bool at_end = false;  // no page follows
+  std::string token;    // of the page that follows; empty: the first
+  // Files that may still turn out to be directories, not yet counted (s3_list.cc).
+  std::vector<DirectoryEntry> undecided;
+
+  struct Start {
+    uint64_t page_first;
+    std::string token;
+    std::vector<DirectoryEntry> undecided;
+  };
+  std::vector<Start> starts;  // of pages that were asked for, a sparse choice once they are many
+};
+
+struct RemoteOptions {
+  VolumeConfig volume;
+  OriginConfig origin;
+  bool http1_only = false;
+  std::string ca_file;
+};
+
+// A look-up on its way. `call` is a LookupCall or an OpenCall.
+struct LookJob {
+  class RemoteOrigin* origin = nullptr;
+  OriginCall* call = nullptr;
+  bool opening = false;
+  std::string key;
+  HttpRequest requests[2];
+  unsigned requests_left = 0;
+};
+struct ListJob {
+  class RemoteOrigin* origin = nullptr;
+  ListCall* call = nullptr;
+  OpenDirectory* directory = nullptr;
+  HttpRequest request;
+};
+struct ReadJob {
+  class RemoteOrigin* origin = nullptr;
+  ReadCall* call = nullptr;
+  HttpRequest request;
+};
+
+class RemoteOrigin : public Origin {
+ public:
+  explicit RemoteOrigin(RemoteOptions options);
+  ~RemoteOrigin() override;
+
+  void begin_lookup(Reactor& home, LookupCall& call) override;
+  void begin_open(Reactor& home, OpenCall& call) override;
+  void begin_read(Reactor& home, ReadCall& call) override;
+  void begin_list(Reactor& home, ListCall& call) override;
+  void begin_readlink(Reactor& home, ReadlinkCall& call) override;
+  void begin_statfs(Reactor& home, StatfsCall& call) override;
+  void close(Reactor& home, int fd) override;
+  void stop() override;
+  bool join(unsigned patience_ms) override;
+
+  const HttpCounters& counters() const { return counters_; }
+
+ protected:
+  // Asks; ends with end_look.
+  virtual void look(HttpClient& client, LookJob& job) = 0;
+  // Fills in where the bytes are.
+  virtual void address_read(const ReadCall& call, HttpRequest& request) = 0;
+  // Fills in what to ask for the next page of job.directory.
+  virtual void address_page(ListJob& job) = 0;
+  // Adds the page that came to directory.page, and says what follows. Errors: protocol.
+  virtual Result<void> take_page(ListJob& job) = 0;
+
+  // Before any core runs: asks, waits (half a minute at most) and leaves the answer in the request. False: there was no ring
+  // to ask with, *why says so.
+  bool ask_now(HttpRequest& request, std::string* why);
+
+  void end_look(LookJob& job, const Result<KnownName>& found);
+  // True: those were the last.
+  static bool one_request_less(LookJob& job) { return --job.requests_left == 0; }
+
+  struct FileFacts {
+    uint64_t size = 0;
+    int64_t mtime_s = 0;
+    std::string_view version;  // as version_of() has it, at most 63 bytes
+  };
+  FileInfo file_info(std::string_view key, const FileFacts& facts) const;
+  FileInfo directory_info(std::string_view key) const;
+  DirectoryEntry file_entry(const OpenDirectory& directory, std::string_view name, const FileFacts& facts) const;
+  DirectoryEntry directory_entry(const OpenDirectory& directory, std::string_view name) const;
+  static uint64_t ino_of(std::string_view key);
+  static std::string child_of(std::string_view directory, std::string_view name);
+  void count_hidden(std::string_view key);
+
+  const RemoteOptions& options() const { return options_; }
+  HttpOptions& http_options() { return http_options_; }
+  bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Client;
+  HttpClient& client_of(Reactor& home);
+  bool begin_call(Reactor& home, OriginCall& call);
+  void resolve(Reactor& home, OriginCall& call, const std::string& key, bool opening);
+  void finish_look(OriginCall& call, bool opening, const std::string& key, const Result<KnownName>& found);
+  uint64_t trusted_until(uint64_t now_ns, bool exists) const;
+
+  void go_on_listing(HttpClient& client, ListJob* job);
+  static void on_page(HttpRequest& request);
+  static void on_read(HttpRequest& request);
+  void remember(const OpenDirectory& directory, const std::vector<DirectoryEntry>& page, uint64_t now_ns);
+  void rewind(OpenDirectory& directory, uint64_t offset);
+  static void end_listing(ListJob* job, Error why, bool failed);
+
+  const RemoteOptions options_;
+  HttpOptions http_options_;
+  const int64_t started_s_;
+  HttpCounters counters_;
+  std::atomic<unsigned> in_flight_{0};
+  std::atomic<bool> stopping_{false};
+  std::atomic<uint64_t> hidden_{0};
+  NameCache names_;
+
+  std::mutex clients_mutex_;
+  std::vector<std::unique_ptr<Client>> clients_;
+
+  std::mutex directories_mutex_;
+  std::deque<OpenDirectory> directories_;  // by descriptor
+  std::vector<int> free_directories_;
+};
+
+}  // namespace blobcache
