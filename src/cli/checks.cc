@@ -17,6 +17,8 @@ namespace {
 // Registered buffers count as locked memory: below this the cache's would not fit whatever its size.
 constexpr uint64_t memlock_bytes_min = 64 * limits::MiB;
 constexpr uint64_t memory_bytes_min = 256 * limits::MiB;
+constexpr uint64_t disk_free_bytes_min = limits::GiB;
+constexpr uint64_t disk_read_bytes_s_min = 500'000'000;  // what a SATA SSD does; a network is as fast
 constexpr uint64_t source_slow_ns = 20'000'000;  // a spinning disk's seek twice; a file server nearby takes 1 ms
 
 Check ok(std::string_view name, std::string detail) { return {name, State::ok, std::move(detail), ""}; }
@@ -155,6 +157,35 @@ Check check_source(const std::string& source, int os_errno, uint64_t median_ns, 
   if (median_ns < source_slow_ns) return ok("source", detail);
   return {"source", State::slow, detail,
           "raise fuse.entry_timeout and fuse.attr_timeout, so that it is asked less often"};
+}
+
+Check check_disk(const DiskFacts& disk) {
+  if (disk.os_errno == ETIMEDOUT) {
+    return {"disk", State::missing, disk.path + " does not answer", "check the disk, or choose another directory"};
+  }
+  if (disk.os_errno != 0) {
+    return {"disk", State::missing, fmt::format("{}: {}", disk.path, std::strerror(disk.os_errno)),
+            "choose a directory that this user may write to, on a disk with room"};
+  }
+  if (disk.direct_alignment == 0) {
+    return {"disk", State::missing, fmt::format("{} on {} has no direct I/O (O_DIRECT)", disk.path, disk.filesystem),
+            "choose a directory on ext4, xfs or btrfs"};
+  }
+  const std::string detail =
+      fmt::format("{} on {}: read {}/s, written {}/s, direct I/O in {} bytes, {} free", disk.path, disk.filesystem,
+                  format_bytes_short(disk.read_bytes_s), format_bytes_short(disk.write_bytes_s), disk.direct_alignment,
+                  format_bytes_short(disk.free_bytes));
+  if (disk.free_bytes < disk_free_bytes_min) {
+    return {"disk", State::slow, detail, "make room, or choose a larger disk"};
+  }
+  if (disk.filesystem == "overlay" || disk.filesystem == "ecryptfs") {
+    return {"disk", State::slow, detail + ", no passthrough",
+            "choose a directory on ext4, xfs or btrfs; in a container mount a volume there"};
+  }
+  if (disk.read_bytes_s < disk_read_bytes_s_min) {
+    return {"disk", State::slow, detail, "choose a directory on a local NVMe disk"};
+  }
+  return ok("disk", detail);
 }
 
 std::string render_checks(const std::vector<Check>& checks) {

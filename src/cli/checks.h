@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/disk_probe.h"
 #include "cli/facts.h"
 
 namespace blobcache::cli {
@@ -29,6 +30,8 @@ std::string_view state_name(State state);
 std::vector<Check> check_facts(const Facts& facts);
 // How a source answered: os_errno 0 and the median of some looks at it.
 Check check_source(const std::string& source, int os_errno, uint64_t median_ns, uint64_t worst_ns);
+// A cache directory, or a place for one.
+Check check_disk(const DiskFacts& disk);
 
 // One aligned line each.
 std::string render_checks(const std::vector<Check>& checks);

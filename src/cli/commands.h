@@ -5,7 +5,9 @@ namespace blobcache::cli {
 
 int mount_command(int argc, char** argv);
 int umount_command(int argc, char** argv);
+int warm_command(int argc, char** argv);
 int stat_command(int argc, char** argv);
+int path_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);
 int config_command(int argc, char** argv);
 int version_command(int argc, char** argv);

@@ -27,4 +27,8 @@ Ping ping_socket(const std::string& socket_path, int timeout_ms);
 // The daemon behind a mount: asked where its owner keeps his sockets.
 Ping ping_mount(const fuse::MountEntry& mount, int timeout_ms);
 
+// Sends a line and gives back all that is answered to it, at most 4 MiB. silent: not all of it came in time.
+Ping::Answer ask_socket(const std::string& socket_path, std::string_view line, int timeout_ms, std::string* text_out);
+Ping::Answer ask_mount(const fuse::MountEntry& mount, std::string_view line, int timeout_ms, std::string* text_out);
+
 }  // namespace blobcache::cli

@@ -2,24 +2,29 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <ctime>
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <CLI/CLI.hpp>
 
+#include "base/config.h"
 #include "cli/bounded.h"
 #include "cli/checks.h"
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/facts.h"
+#include "cli/mountpoint.h"
 #include "cli/source.h"
 
 namespace blobcache::cli {
 namespace {
 
+constexpr const char* config_path = "/etc/blobcache/blobcache.toml";
 constexpr int source_ms = 10'000;
 constexpr size_t looks_max = 64;
 
@@ -62,18 +67,45 @@ Check look_at_source(const std::string& source) {
   return check_source(path, result->exit_code, median_ns, worst_ns);
 }
 
+// Those of the configuration file and of the command line; the default place where it is in use already.
+std::vector<std::string> cache_directories(const std::vector<std::string>& given) {
+  if (!given.empty()) return given;
+  Config config;
+  std::vector<std::string> paths;
+  if (access(config_path, R_OK) == 0 && load_config_file(config, config_path).empty()) {
+    for (const DiskConfig& disk : config.cache.disks) paths.push_back(disk.path);
+  }
+  const std::string standard = DiskConfig().path;
+  if (paths.empty() && access(standard.c_str(), F_OK) == 0) paths.push_back(standard);
+  return paths;
+}
+
+std::string absolute(const std::string& path) {
+  char working_directory[PATH_MAX] = "/";
+  if (getcwd(working_directory, sizeof working_directory) == nullptr) return path;
+  return lexical_path(path, working_directory);
+}
+
 }  // namespace
 
 int doctor_command(int argc, char** argv) {
   CLI::App app("Check this machine: a line each, ok, slow, missing or off, with the remedy.", "blobcache doctor");
   std::string source;
+  std::vector<std::string> cache_dirs;
   bool json = false;
   app.add_option("SOURCE", source, "a directory to look at as well");
+  app.add_option("--cache-dir", cache_dirs, "a cache directory, or a place for one, to try out; may be repeated")
+      ->type_name("DIR")
+      ->allow_extra_args(false);
   app.add_flag("--json", json, "for programs");
-  app.footer("Ends with 3 when something is missing.\n\nExample:\n  blobcache doctor /data/models");
+  app.footer(
+      "Ends with 3 when something is missing.\n\nExample:\n  blobcache doctor /data/models "
+      "--cache-dir=/nvme/blobcache");
   if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
 
   std::vector<Check> checks = check_facts(read_facts());
+  for (const std::string& path : cache_directories(cache_dirs))
+    checks.push_back(check_disk(probe_disk(absolute(path))));
   if (!source.empty()) checks.push_back(look_at_source(source));
   fmt::print("{}", json ? render_checks_json(checks) : render_checks(checks));
   const bool missing =

@@ -59,6 +59,7 @@ void describe(CLI::App& app, MountArguments& arguments) {
       "Examples:\n"
       "  blobcache mount /data/models /mnt/models\n"
       "  blobcache mount /data/models /mnt/models --memory=8GiB -o fuse.transport=dev\n"
+      "  blobcache mount /nfs/models /mnt/models --cache-dir=/nvme/blobcache --cache-size=500GB\n"
       "\nEnd it with `blobcache umount MOUNTPOINT`.");
 }
 

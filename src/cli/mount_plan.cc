@@ -1,6 +1,8 @@
 #include "cli/mount_plan.h"
 
 #include <cerrno>
+#include <climits>
+#include <cstdlib>
 #include <cstring>
 
 #include <fcntl.h>
@@ -33,6 +35,37 @@ node::Outcome apply_short_form(const ShortForm& form, Config* config) {
   }
   const std::optional<std::string> problem = set_config_value(*config, form.key, **form.value, "option");
   if (problem) return {exit_wrong_use, fmt::format("{}: {}", form.option, *problem)};
+  return {};
+}
+
+// Root's default is a folder of the system; others keep theirs with what else they cache.
+std::string user_cache_directory() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && cache[0] == '/') return fmt::format("{}/blobcache", cache);
+  const char* home = std::getenv("HOME");
+  return fmt::format("{}/.cache/blobcache", home != nullptr && home[0] == '/' ? home : "/tmp");
+}
+
+// As a person means it: from where he is.
+void place_disk(DiskConfig& disk, bool path_is_given) {
+  char working_directory[PATH_MAX] = "/";
+  if (!path_is_given && geteuid() != 0) {
+    disk.path = user_cache_directory();
+    mkdir(disk.path.substr(0, disk.path.rfind('/')).c_str(), 0700);
+  }
+  if (getcwd(working_directory, sizeof working_directory) == nullptr) return;
+  if (!disk.path.empty()) disk.path = lexical_path(disk.path, working_directory);
+}
+
+// A cache inside its own mount would wait for itself, and one inside the source would be cached as well.
+node::Outcome check_cache_directory(const std::string& path, const VolumeConfig& volume) {
+  for (const std::string& other : {volume.mountpoint, volume.source}) {
+    if (is_within(path, other) || path == other) {
+      return {exit_failed, fmt::format("cache directory {} lies inside {}; choose one outside the source and the mount "
+                                       "point",
+                                       path, other)};
+    }
+  }
   return {};
 }
 
@@ -98,10 +131,12 @@ node::Outcome place_volume(const MountArguments& arguments, Config* config, std:
   volume.mountpoint = *mountpoint;
   config->set_by["volume[0].source"] = config->set_by["volume[0].mountpoint"] = "option";
   if (volume.name.empty()) volume.name = escape_mount_path(*mountpoint);
+  for (DiskConfig& disk : config->cache.disks) place_disk(disk, config->set_by.contains("cache.disk[0].path"));
   const Problems problems = check_config(*config);
   if (!problems.empty()) return {exit_wrong_use, problems.front()};
   for (const DiskConfig& disk : config->cache.disks) {
-    outcome = make_cache_directory(disk.path);
+    outcome = check_cache_directory(disk.path, volume);
+    if (outcome.exit_code == 0) outcome = make_cache_directory(disk.path);
     if (outcome.exit_code != 0) return outcome;
   }
   return {};

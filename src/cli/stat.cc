@@ -1,37 +1,53 @@
 // stat: what the cache knows of a file, asked through the mount's extended attributes.
-#include <cerrno>
-#include <cstring>
-
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <sys/xattr.h>
 #include <CLI/CLI.hpp>
 
+#include "base/limits.h"
 #include "base/units.h"
+#include "cli/cached_file.h"
 #include "cli/command.h"
 #include "cli/commands.h"
-#include "cli/tiers.h"
+#include "cli/control.h"
 
 namespace blobcache::cli {
 namespace {
 
-struct Attribute {
-  std::string text;
-  int os_errno = 0;
-};
+constexpr int status_ms = 2000;
 
-Attribute read_attribute(const std::string& path, const char* name) {
-  char value[1 << 16];
-  const ssize_t length = getxattr(path.c_str(), fmt::format("user.blobcache.{}", name).c_str(), value, sizeof value);
-  if (length < 0) return {"", errno};
-  return {std::string(value, static_cast<size_t>(length)), 0};
+// Empty: the kernel may read the file itself.
+std::string passthrough_problem(const std::string& path, const CachedFile& file) {
+  if (file.backing_path.empty()) return backing_problem(path, file);
+  const auto mount = mount_of(path);
+  std::string status;
+  if (!mount || ask_mount(*mount, "status", status_ms, &status) != Ping::Answer::alive) {
+    return "its daemon does not say whether its mount has passthrough";
+  }
+  if (says_passthrough(status, mount->mountpoint)) return "";
+  return "its mount has no passthrough; `blobcache doctor` says what it needs";
 }
 
-int refuse_file(const std::string& path, int os_errno) {
-  if (os_errno == ENODATA || os_errno == EOPNOTSUPP) {
-    return refuse(exit_failed, fmt::format("{} is no file on a blobcache mount; give one below a mount point", path));
+void print_json(const std::string& path, const CachedFile& file, bool passthrough) {
+  std::string list;
+  for (const TierBytes& tier : file.tiers) {
+    list += fmt::format("{}{}:{}", list.empty() ? "" : ",", json_string(tier.tier), tier.bytes);
   }
-  return refuse(exit_failed, fmt::format("{} cannot be looked at: {}; check the path", path, std::strerror(os_errno)));
+  fmt::print(
+      "{{\"file\":{},\"id\":{},\"size\":{},\"source\":{},\"version\":{},\"tiers\":{{{}}},\"path\":{},"
+      "\"passthrough\":{}}}\n",
+      json_string(path), json_string(file.id), file.size, json_string(file.source), json_string(file.version), list,
+      file.backing_path.empty() ? "null" : json_string(file.backing_path), passthrough);
+}
+
+void print_text(const CachedFile& file, const std::string& problem) {
+  fmt::print("{:<11} {}\n{:<11} {}\n{:<11} {}\n{:<11} {} ({})\n", "object", file.id, "source", file.source, "version",
+             file.version, "size", file.size, format_bytes_short(file.size));
+  for (const TierBytes& tier : file.tiers) {
+    const double share = file.size == 0 ? 0 : 100.0 * static_cast<double>(tier.bytes) / static_cast<double>(file.size);
+    fmt::print("{:<11} {:>15}  {:>5.1f}%  {} blocks\n", tier.tier == "disk_verified" ? "verified" : tier.tier,
+               tier.bytes, share, (tier.bytes + limits::block_bytes - 1) / limits::block_bytes);
+  }
+  if (!file.backing_path.empty()) fmt::print("{:<11} {}\n", "path", file.backing_path);
+  fmt::print("{:<11} {}{}\n", "passthrough", problem.empty() ? "yes" : "no: ", problem);
 }
 
 }  // namespace
@@ -42,43 +58,20 @@ int stat_command(int argc, char** argv) {
   bool json = false;
   app.add_option("FILE", path, "a file on a mount")->required();
   app.add_flag("--json", json, "for programs");
-  app.footer("Example:\n  blobcache stat /mnt/models/llama/model.safetensors");
+  app.footer(
+      "`verified` is the part of `disk` that was read back and matched its checksums.\n\n"
+      "Example:\n  blobcache stat /mnt/models/llama/model.safetensors");
   if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
 
-  struct stat status{};
-  if (stat(path.c_str(), &status) != 0) return refuse_file(path, errno);
-  const Attribute id = read_attribute(path, "id");
-  if (id.os_errno != 0) return refuse_file(path, id.os_errno);
-  const Attribute tiers_text = read_attribute(path, "tiers");
-  const Attribute source = read_attribute(path, "source");
-  const Attribute version = read_attribute(path, "version");
-  for (const Attribute* attribute : {&tiers_text, &source, &version}) {
-    if (attribute->os_errno != 0) return refuse_file(path, attribute->os_errno);
+  CachedFile file;
+  if (const int os_errno = read_cached_file(path, &file); os_errno != 0) {
+    return refuse(exit_failed, file_problem(path, os_errno));
   }
-  auto tiers = parse_tiers(tiers_text.text);
-  if (!tiers) {
-    return refuse(
-        exit_failed,
-        fmt::format("{} has tiers that this version does not understand; use the daemon's own version", path));
-  }
-  // The daemon names the whole beside its parts.
-  std::erase_if(*tiers, [](const TierBytes& tier) { return tier.tier == "size"; });
-  const auto size = static_cast<uint64_t>(status.st_size);
+  const std::string problem = passthrough_problem(path, file);
   if (json) {
-    std::string list;
-    for (const TierBytes& tier : *tiers) {
-      list += fmt::format("{}{}:{}", list.empty() ? "" : ",", json_string(tier.tier), tier.bytes);
-    }
-    fmt::print("{{\"file\":{},\"id\":{},\"size\":{},\"source\":{},\"version\":{},\"tiers\":{{{}}}}}\n",
-               json_string(path), json_string(id.text), size, json_string(source.text), json_string(version.text),
-               list);
-    return exit_done;
-  }
-  fmt::print("{:<10} {}\n{:<10} {}\n{:<10} {}\n{:<10} {} ({})\n", "object", id.text, "source", source.text, "version",
-             version.text, "size", size, format_bytes_short(size));
-  for (const TierBytes& tier : *tiers) {
-    const double share = size == 0 ? 0 : 100.0 * static_cast<double>(tier.bytes) / static_cast<double>(size);
-    fmt::print("{:<10} {:>15}  {:>5.1f}%\n", tier.tier, tier.bytes, share);
+    print_json(path, file, problem.empty());
+  } else {
+    print_text(file, problem);
   }
   return exit_done;
 }

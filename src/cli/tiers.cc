@@ -1,5 +1,6 @@
 #include "cli/tiers.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace blobcache::cli {
@@ -60,6 +61,24 @@ std::optional<std::vector<TierBytes>> parse_tiers(std::string_view json) {
   }
   if (!reader.at_end()) return std::nullopt;
   return tiers;
+}
+
+uint64_t bytes_of(const std::vector<TierBytes>& tiers, std::string_view tier) {
+  for (const TierBytes& each : tiers) {
+    if (each.tier == tier) return each.bytes;
+  }
+  return 0;
+}
+
+void add_tiers(const std::vector<TierBytes>& tiers, std::vector<TierBytes>* sum) {
+  for (const TierBytes& tier : tiers) {
+    const auto known = std::find_if(sum->begin(), sum->end(), [&](const TierBytes& s) { return s.tier == tier.tier; });
+    if (known != sum->end()) {
+      known->bytes += tier.bytes;
+    } else {
+      sum->push_back(tier);
+    }
+  }
 }
 
 }  // namespace blobcache::cli

@@ -18,4 +18,9 @@ struct TierBytes {
 // nullopt: it is no flat object of whole numbers.
 std::optional<std::vector<TierBytes>> parse_tiers(std::string_view json);
 
+// 0 when the tier is not named.
+uint64_t bytes_of(const std::vector<TierBytes>& tiers, std::string_view tier);
+// Adds each tier to the one of its name in `sum`.
+void add_tiers(const std::vector<TierBytes>& tiers, std::vector<TierBytes>* sum);
+
 }  // namespace blobcache::cli

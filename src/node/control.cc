@@ -73,10 +73,12 @@ void Control::on_readable() {
   ssize_t bytes = 0;
   if (poll(&waiting, 1, patience_ms) == 1) bytes = recv(caller, line, sizeof line - 1, MSG_DONTWAIT);
   if (bytes > 0) {
-    std::string word(line, static_cast<size_t>(bytes));
-    word.resize(word.find_first_of("\r\n ") == std::string::npos ? word.size() : word.find_first_of("\r\n "));
-    const auto command = commands_.find(word);
-    const std::string answer = command != commands_.end() ? command->second() : "error: unknown command\n";
+    std::string_view text(line, static_cast<size_t>(bytes));
+    text = text.substr(0, text.find_first_of("\r\n"));
+    const size_t space = text.find(' ');
+    const std::string_view arguments = space == std::string_view::npos ? "" : text.substr(space + 1);
+    const auto command = commands_.find(text.substr(0, space));
+    const std::string answer = command != commands_.end() ? command->second(arguments) : "error: unknown command\n";
     const timeval timeout{.tv_sec = 1, .tv_usec = 0};
     setsockopt(caller, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     size_t sent = 0;

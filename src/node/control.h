@@ -2,6 +2,7 @@
 //   ping    -> "pong PID\n", once every core has answered a message
 //   status  -> one JSON object
 //   stop    -> "ok\n", and the node drains
+//   evict ID BYTES -> "ok\n", once the object of that size is neither on disk nor in memory; or "error: ...\n"
 //   Owner     Node.   Thread  the main thread; it polls fd() and calls on_readable()
 //   Path      as base/state_paths.h says; mode 0660
 #pragma once
@@ -9,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 
@@ -16,7 +18,8 @@ namespace blobcache::node {
 
 class Control {
  public:
-  using Command = std::function<std::string()>;
+  // Gets what stands behind the word.
+  using Command = std::function<std::string(std::string_view arguments)>;
 
   ~Control() { close(); }
   // Errors: what bind said; again when another live process listens there.
@@ -30,7 +33,7 @@ class Control {
  private:
   int fd_ = -1;
   std::string path_;
-  std::map<std::string, Command> commands_;
+  std::map<std::string, Command, std::less<>> commands_;
 };
 
 }  // namespace blobcache::node

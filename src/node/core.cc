@@ -22,6 +22,7 @@ namespace {
 constexpr uint32_t side_slots = 2;
 constexpr uint32_t side_payload_bytes = 128 * limits::KiB;
 constexpr uint64_t drain_ns = 2'000'000'000;
+constexpr uint64_t writes_ns = 2'000'000'000;
 
 }  // namespace
 
@@ -31,6 +32,8 @@ unsigned entries_buffer(size_t arena_bytes, unsigned volume) {
   const size_t pieces = (arena_bytes + limits::ring_buffer_bytes_max - 1) / limits::ring_buffer_bytes_max;
   return static_cast<unsigned>(pieces) + volume;
 }
+
+unsigned staging_buffer(size_t arena_bytes, unsigned volumes) { return entries_buffer(arena_bytes, volumes); }
 
 struct Core::StopMessage : Message {
   explicit StopMessage(Core& core_to_stop) : Message(&StopMessage::on_message), core(core_to_stop) {}
@@ -109,7 +112,19 @@ void Core::run() {
     for (const std::unique_ptr<fuse::Transport>& transport : volume->transports) transport->start();
   }
   reactor_->run();
-  drained_ = reactor_->drain(drain_ns);
+  const bool written = finish_writes();
+  drained_ = reactor_->drain(drain_ns) && written;
+}
+
+// What was staged for the disks goes out; what a hung disk does not take is lost, and a later miss.
+bool Core::finish_writes() {
+  if (writer_ == nullptr) return true;
+  Timer give_up([](Timer&) {});
+  reactor_->arm(give_up, writes_ns);
+  writer_->flush();
+  while (!writer_->idle() && give_up.armed()) reactor_->turn(true);
+  if (give_up.armed()) reactor_->cancel(give_up);
+  return writer_->idle();
 }
 
 Result<void> Core::set_up() {
@@ -132,24 +147,46 @@ Result<void> Core::set_up() {
            "or grant CAP_IPC_LOCK",
            registered.error().os_errno);
   }
+  make_writer();
   make_servers();
   return {};
 }
 
 Result<void> Core::register_memory() {
-  const std::span<std::byte> arena = options_.shared->arena;
+  SharedState& shared = *options_.shared;
+  const std::span<std::byte> arena = shared.arena;
   for (size_t offset = 0; offset < arena.size(); offset += limits::ring_buffer_bytes_max) {
     const size_t bytes = std::min(arena.size() - offset, limits::ring_buffer_bytes_max);
     const Result<void> registered =
         reactor_->ring().register_buffer(arena_buffer(offset), iovec{arena.data() + offset, bytes});
     if (!registered) return registered;
   }
-  for (const std::unique_ptr<serve::Volume>& volume : options_.shared->volumes) {
+  for (const std::unique_ptr<serve::Volume>& volume : shared.volumes) {
     const Result<void> registered =
         reactor_->ring().register_buffer(entries_buffer(arena.size(), volume->number), volume->entries.memory());
     if (!registered) return registered;
   }
-  return {};
+  if (shared.disk == nullptr) return {};
+  return reactor_->ring().register_buffer(staging_buffer(arena.size(), static_cast<unsigned>(shared.volumes.size())),
+                                          iovec{staging().data(), staging().size()});
+}
+
+std::span<std::byte> Core::staging() const {
+  const size_t bytes = options_.plan->disk_staging_core_bytes;
+  return options_.shared->staging.subspan(options_.number * bytes, bytes);
+}
+
+void Core::make_writer() {
+  SharedState& shared = *options_.shared;
+  if (shared.disk == nullptr) return;
+  const unsigned buffer = staging_buffer(shared.arena.size(), static_cast<unsigned>(shared.volumes.size()));
+  writer_ = std::make_unique<DiskWriter>(
+      DiskWriter::Options{.tier = shared.disk.get(),
+                          .memory = shared.memory.get(),
+                          .reactor = reactor_.get(),
+                          .registered_buffers = registered_buffers_,
+                          .staging = staging(),
+                          .staging_buffer_index = registered_buffers_ ? static_cast<int>(buffer) : -1});
 }
 
 void Core::make_servers() {
@@ -172,6 +209,7 @@ void Core::make_servers() {
         serve::VolumeServer::Options{.volume = volume.get(),
                                      .reactor = reactor_.get(),
                                      .interrupts = on_volume.get(),
+                                     .writer = writer_.get(),
                                      .registered_buffers = registered_buffers_,
                                      .cores = plan.cores,
                                      .slots = main_slots + (side ? side_slots : 0),

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/epoch.h"
+#include "cache/disk_writer.h"
 #include "node/plan.h"
 #include "ring/poster.h"
 #include "ring/reactor.h"
@@ -24,7 +25,9 @@ namespace blobcache::node {
 struct SharedState {
   Epochs epochs;
   std::unique_ptr<MemoryTier> memory;
+  std::unique_ptr<DiskTier> disk;  // null: no disks
   std::span<std::byte> arena;
+  std::span<std::byte> staging;  // of all cores' disk writers, Plan::disk_staging_core_bytes each
   std::vector<std::unique_ptr<serve::Volume>> volumes;
 };
 
@@ -64,6 +67,9 @@ class Core {
   void run();
   Result<void> set_up();
   Result<void> register_memory();
+  void make_writer();
+  bool finish_writes();
+  std::span<std::byte> staging() const;
   void make_servers();
   void pin_to_cpus();
   bool owns_queue(uint32_t queue) const { return queue % options_.plan->cores == options_.number; }
@@ -71,6 +77,7 @@ class Core {
   const Options options_;
   std::thread thread_;
   std::unique_ptr<Reactor> reactor_;
+  std::unique_ptr<DiskWriter> writer_;  // null: no disks
   std::vector<std::unique_ptr<OnVolume>> volumes_;
   std::unique_ptr<StopMessage> stop_message_;
   Result<void> set_up_result_;
@@ -83,8 +90,10 @@ class Core {
 
 // Where the volume's /dev/fuse lies in each ring's table of files.
 inline constexpr unsigned device_file(unsigned volume) { return volume; }
-// Where the arena and the entries lie in each ring's table of buffers.
+// Where the frames of the arena and the entries lie in each ring's table of buffers.
 unsigned arena_buffer(size_t offset);
 unsigned entries_buffer(size_t arena_bytes, unsigned volume);
+// Where a core's staging lies in its own ring's table.
+unsigned staging_buffer(size_t arena_bytes, unsigned volumes);
 
 }  // namespace blobcache::node

@@ -1,9 +1,10 @@
-// From Config to a running node: plan, memory, origins, mounts, cores; then the main thread waits for signals, for callers
-// of the control socket, and for the end of the last mount.
+// From Config to a running node: origins, plan, memory, disks, mounts, cores; then the main thread waits for signals, for
+// callers of the control socket, and for the end of the last mount.
 //
 // The way down: detach the mounts (nobody new comes in; who has files open is served until he closes them or the drain time
-// is over), abort the connections that are left, stop the cores, join them, stop the origins. If an origin hangs in the
-// kernel, what it owes us may still be written: the process then ends without freeing anything.
+// is over), abort the connections that are left, stop the pruner, stop the cores (each writes out what it has staged for the
+// disks), join them, stop the disk tier (its keepers write the index out), stop the origins. If an origin or a disk hangs in
+// the kernel, what it owes us may still be written: the process then ends without freeing anything.
 #include "node/node.h"
 
 #include <atomic>
@@ -11,7 +12,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <fstream>
 #include <semaphore>
 
 #include <fcntl.h>
@@ -28,13 +28,14 @@
 #include "base/memory.h"
 #include "base/state_paths.h"
 #include "base/units.h"
-#include "fuse/address_space.h"
-#include "fuse/mountinfo.h"
 #include "node/control.h"
 #include "node/core.h"
+#include "node/disks.h"
+#include "node/evictions.h"
 #include "node/plan.h"
+#include "node/pruner.h"
 #include "node/status.h"
-#include "origin/posix.h"
+#include "node/volumes.h"
 #include "ring/uring.h"
 
 namespace blobcache::node {
@@ -43,8 +44,8 @@ namespace {
 constexpr int drain_ms = 10'000;
 constexpr int abort_ms = 2'000;
 constexpr int ping_ms = 1'000;
-constexpr unsigned origin_patience_ms = 1'000;
-constexpr uint64_t read_ahead_bytes_auto = 512 * limits::KiB;
+constexpr unsigned pruner_patience_ms = 1'000;
+constexpr unsigned disk_patience_ms = 5'000;
 
 struct PingMessage : Message {
   PingMessage() : Message(+[](Op& op, int32_t, uint32_t) { static_cast<PingMessage&>(op).answered.release(); }) {}
@@ -64,16 +65,14 @@ class Node {
 
  private:
   Outcome check_kernel();
-  Outcome make_origins();
+  Outcome open_origins() { return make_volumes(config_, shared_); }
   Outcome take_memory();
-  Outcome mount_volumes();
+  Outcome open_disk_tier();
+  Outcome mount_all() { return mount_volumes(config_, plan_, shared_, &why_no_passthrough_); }
   Outcome start_cores();
   Outcome open_control();
-  void set_read_ahead(const serve::Volume& volume);
   std::string answer_ping();
   void count_idle();
-  void detach_all();
-  void abort_all();
   std::string summary() const;
   // Waits for a signal, a caller or the end of all mounts. timeout_ms -1: no limit.
   enum class Wake { signal, idle, timeout };
@@ -88,15 +87,16 @@ class Node {
   std::vector<std::unique_ptr<PingMessage>> pings_;  // one a core
   Control control_;
   std::unique_ptr<Poster> poster_;
+  Pruner pruner_;
+  std::unique_ptr<Evictions> evictions_;
+  std::string why_no_passthrough_;  // empty: it is in force
   int signal_fd_ = -1;
   int idle_fd_ = -1;
   int last_signal_ = 0;
   std::atomic<unsigned> servers_busy_{0};
   bool cores_going_ = false;
+  bool disks_going_ = false;
 };
-
-Outcome failed(std::string message) { return Outcome{.exit_code = 1, .message = std::move(message)}; }
-Outcome lacking(std::string message) { return Outcome{.exit_code = 3, .message = std::move(message)}; }
 
 void log_lines(std::string_view text) {
   while (!text.empty()) {
@@ -134,39 +134,8 @@ Outcome Node::check_kernel() {
   return {};
 }
 
-Outcome Node::make_origins() {
-  if (!config_.cache.disks.empty()) {
-    return failed("this version keeps nothing on disk yet: leave out --cache-dir, --cache-size and cache.disk");
-  }
-  if (config_.volumes.size() > fuse::address_space::volumes_max) {
-    return failed(fmt::format("{} volumes are configured, {} are possible", config_.volumes.size(),
-                              fuse::address_space::volumes_max));
-  }
-  for (const VolumeConfig& volume_config : config_.volumes) {
-    auto volume = std::make_unique<serve::Volume>();
-    volume->number = static_cast<unsigned>(shared_.volumes.size());
-    volume->config = volume_config;
-    volume->fuse_config = config_.fuse;
-    volume->origin_config = config_.origin;
-    std::string root = volume_config.source;
-    if (root.starts_with("file://")) root = root.substr(7);
-    if (root.find("://") != std::string::npos) {
-      return failed(fmt::format("the source {} has a scheme that this version cannot read; use a directory or file://",
-                                volume_config.source));
-    }
-    Result<std::unique_ptr<Origin>> origin = create_posix_origin({.root = root});
-    if (!origin) {
-      return failed(fmt::format("cannot open the source {}: {}", root, std::strerror(origin.error().os_errno)));
-    }
-    volume->origin = std::move(*origin);
-    volume->identity = volume_config.id.empty() ? std::string(volume->origin->canonical_source()) : volume_config.id;
-    shared_.volumes.push_back(std::move(volume));
-  }
-  return {};
-}
-
 Outcome Node::take_memory() {
-  machine_ = look_at_machine();
+  machine_ = look_at_machine(config_);
   std::string message;
   const Result<Plan> plan = make_plan(config_, machine_, &message);
   if (!plan) return failed(message);
@@ -174,73 +143,25 @@ Outcome Node::take_memory() {
   if (config_.fuse.transport == Transport::uring && !plan_.uring) {
     return lacking(fmt::format("fuse.transport = uring cannot be had: {}", plan_.why_not_uring));
   }
-  if (const Result<void> allocated = arena_.allocate(plan_.arena_bytes); !allocated) {
+  // Staging first, so that frames begin on a huge page whatever its size.
+  if (const Result<void> allocated = arena_.allocate(plan_.disk_staging_bytes + plan_.arena_bytes); !allocated) {
     return failed(fmt::format("the machine did not give {} for the memory tier: lower memory.limit",
-                              format_bytes_short(plan_.arena_bytes)));
+                              format_bytes_short(plan_.disk_staging_bytes + plan_.arena_bytes)));
   }
-  shared_.arena = arena_.bytes();
+  shared_.staging = arena_.bytes().first(plan_.disk_staging_bytes);
+  shared_.arena = arena_.bytes().subspan(plan_.disk_staging_bytes, plan_.arena_bytes);
   shared_.memory = std::make_unique<MemoryTier>(
       MemoryTier::Options{.arena = shared_.arena, .buffer_index_first = 0, .epochs = &shared_.epochs});
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) volume->memory = shared_.memory.get();
   return {};
 }
 
-Outcome Node::mount_volumes() {
-  Result<std::unique_ptr<Ring>> ring = create_uring({.sqes = 16, .cqes = 64});
-  if (!ring) return lacking("io_uring refused a ring of 16 entries; raise RLIMIT_MEMLOCK");
-  Reactor reactor(std::move(*ring), {.cqes = 64});
-  const bool allow_other =
-      config_.fuse.allow_other == Switch::on || (config_.fuse.allow_other == Switch::automatic && geteuid() == 0);
-  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
-    struct Done : LookupCall {
-      bool ended = false;
-    } call;
-    call.on_done = [](OriginCall& ended) { static_cast<Done&>(ended).ended = true; };
-    volume->origin->begin_lookup(reactor, call);
-    while (!call.ended) reactor.turn(true);
-    if (call.failed) {
-      return failed(
-          fmt::format("cannot look at the source {}: {}", volume->config.source, std::strerror(call.error.os_errno)));
-    }
-    const Result<void> inodes =
-        volume->inodes.create({.volume = volume->number, .nodes_max = plan_.inodes_max}, call.info, reactor.now_ns());
-    if (!inodes) return failed("no memory for the inode table; lower memory.limit");
-
-    std::string message;
-    const fuse::SessionOptions options{.mountpoint = volume->config.mountpoint,
-                                       .source = volume->config.source,
-                                       .allow_other = allow_other,
-                                       .max_request = plan_.entries.payload_bytes,
-                                       .max_background = config_.fuse.max_background,
-                                       .want_uring = plan_.uring,
-                                       .want_passthrough = false};
-    if (!volume->session.mount(options, &message)) return failed(message);
-    if (!volume->session.negotiate(&message)) {
-      volume->session.detach();
-      return lacking(message);
-    }
-    if (plan_.uring && !volume->session.facts().uring) {
-      return lacking("the kernel offered no FUSE over io_uring although enable_uring is on; use -o fuse.transport=dev");
-    }
-    if (const Result<void> entries = volume->entries.create(volume->number, plan_.entries); !entries) {
-      return failed(
-          fmt::format("no memory for the FUSE requests of {}; lower fuse.queue_memory", volume->config.mountpoint));
-    }
-    set_read_ahead(*volume);
-  }
+Outcome Node::open_disk_tier() {
+  const Outcome outcome = open_disks(config_, plan_, &shared_.disk);
+  if (outcome.exit_code != 0) return outcome;
+  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) volume->disk = shared_.disk.get();
+  why_no_passthrough_ = why_no_passthrough(config_, shared_.disk.get());
   return {};
-}
-
-void Node::set_read_ahead(const serve::Volume& volume) {
-  const uint64_t bytes =
-      config_.fuse.read_ahead_bytes == config_automatic ? read_ahead_bytes_auto : config_.fuse.read_ahead_bytes;
-  const std::string path = fmt::format("/sys/class/bdi/0:{}/read_ahead_kb", volume.session.facts().device_minor);
-  std::ofstream file(path);
-  file << bytes / limits::KiB << std::flush;
-  if (!file) {
-    BC_LOG(info, "read-ahead of {} stays at the kernel's 128 KiB: {} cannot be written by this user",
-           volume.config.mountpoint, path);
-  }
 }
 
 Outcome Node::start_cores() {
@@ -264,6 +185,11 @@ Outcome Node::start_cores() {
                                  std::strerror(ready.error().os_errno)));
     }
   }
+  if (shared_.disk != nullptr) {
+    shared_.disk->start();
+    disks_going_ = true;
+  }
+  if (!pruner_.start(shared_.volumes)) return failed("no descriptor is left for the pruner; raise RLIMIT_NOFILE");
   for (const std::unique_ptr<Core>& core : cores_) core->go();
   cores_going_ = true;
   return {};
@@ -273,9 +199,13 @@ Outcome Node::open_control() {
   poster_ = std::make_unique<Poster>();
   const std::string name =
       config_.volumes.size() == 1 ? escape_mount_path(config_.volumes[0].mountpoint) : config_.node.name;
-  control_.add("ping", [this] { return answer_ping(); });
-  control_.add("status", [this] { return status_json(config_, plan_, shared_, cores_); });
-  control_.add("stop", [] {
+  evictions_ = std::make_unique<Evictions>(shared_);
+  control_.add("ping", [this](std::string_view) { return answer_ping(); });
+  control_.add("status", [this](std::string_view) { return status_json(config_, plan_, shared_, cores_); });
+  control_.add("evict", [this](std::string_view arguments) {
+    return evictions_->evict(arguments, *poster_, cores_[0]->reactor());
+  });
+  control_.add("stop", [](std::string_view) {
     kill(getpid(), SIGTERM);
     return std::string("ok\n");
   });
@@ -320,8 +250,8 @@ Outcome Node::start() {
     setrlimit(RLIMIT_NOFILE, &files);
   }
   using Step = Outcome (Node::*)();
-  for (const Step step : {&Node::check_kernel, &Node::make_origins, &Node::take_memory, &Node::open_control,
-                          &Node::mount_volumes, &Node::start_cores}) {
+  for (const Step step : {&Node::check_kernel, &Node::open_origins, &Node::take_memory, &Node::open_disk_tier,
+                          &Node::open_control, &Node::mount_all, &Node::start_cores}) {
     const Outcome outcome = (this->*step)();
     if (outcome.exit_code != 0) return outcome;
   }
@@ -332,9 +262,9 @@ std::string Node::summary() const {
   std::string text;
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
     const fuse::SessionFacts& facts = volume->session.facts();
-    text += fmt::format("{} on {} (transport {}, requests up to {}, {} cores)\n", volume->config.source,
+    text += fmt::format("{} on {} (transport {}, requests up to {}, {} cores, passthrough {})\n", volume->config.source,
                         volume->config.mountpoint, facts.uring ? "uring" : "dev", format_bytes_short(facts.max_request),
-                        plan_.cores);
+                        plan_.cores, facts.passthrough ? "on" : "off");
   }
   return text + describe(plan_);
 }
@@ -343,6 +273,10 @@ void Node::serve(const std::function<void(const std::string&)>& on_ready) {
   if (!plan_.why_not_uring.empty()) BC_LOG(info, "transport dev, not uring: {}", plan_.why_not_uring);
   if (!arena_.on_huge_pages())
     BC_LOG(info, "no huge pages: registered memory costs 6 MiB a GiB and core in the kernel");
+  // Without disks nobody expects it.
+  if (shared_.disk != nullptr && !why_no_passthrough_.empty()) {
+    BC_LOG(info, "no passthrough, whole files are read through this process: {}", why_no_passthrough_);
+  }
   // The first answer through each mount: after it the mount is known to work.
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
     struct stat root{};
@@ -359,8 +293,11 @@ void Node::serve(const std::function<void(const std::string&)>& on_ready) {
     if (wake == Wake::signal) BC_LOG(info, "SIGHUP: nothing of a mount without a configuration file can be reloaded");
   }
   BC_LOG(info, "signal {}: draining for at most {} s; a second signal ends it now", last_signal_, drain_ms / 1000);
-  detach_all();
-  if (wait(drain_ms) != Wake::idle) abort_all();
+  detach_volumes(shared_);
+  if (wait(drain_ms) == Wake::idle) return;
+  BC_LOG(warn, "files are still open after the drain: their readers get an error now");
+  abort_volumes(shared_);
+  wait(abort_ms);
 }
 
 void Node::count_idle() {
@@ -386,33 +323,19 @@ Node::Wake Node::wait(int timeout_ms) {
   }
 }
 
-void Node::detach_all() {
-  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) volume->session.detach();
-}
-
-void Node::abort_all() {
-  BC_LOG(warn, "files are still open after the drain: their readers get an error now");
-  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
-    [[maybe_unused]] const Result<void> aborted = fuse::abort_connection(volume->session.facts().device_minor);
-  }
-  wait(abort_ms);
-}
-
 bool Node::stop() {
   control_.close();
   bool clean = servers_busy_ == 0 || !cores_going_;
-  if (!cores_going_) {
-    for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
-      if (volume->session.fd() >= 0) volume->session.detach();
-    }
-  }
+  if (!cores_going_) detach_volumes(shared_);
+  clean &= evictions_ == nullptr || evictions_->join();
+  clean &= pruner_.stop(pruner_patience_ms);
   for (const std::unique_ptr<Core>& core : cores_) core->stop(cores_going_ ? poster_.get() : nullptr);
   for (const std::unique_ptr<Core>& core : cores_) clean &= core->join();
-  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
-    volume->origin->stop();
-    clean &= volume->origin->join(origin_patience_ms);
+  if (disks_going_ && !shared_.disk->stop(disk_patience_ms)) {
+    BC_LOG(warn, "a disk does not answer: what it was not told yet is read from the origin next time");
+    clean = false;
   }
-  return clean;
+  return stop_origins(shared_) && clean;
 }
 
 }  // namespace
@@ -422,7 +345,7 @@ Outcome run(const Config& config, const std::function<void(const std::string& su
   Outcome outcome = node->start();
   if (outcome.exit_code == 0) node->serve(on_ready);
   if (!node->stop()) {
-    BC_LOG(warn, "something still hangs in the origin; ending without waiting for it");
+    BC_LOG(warn, "something still hangs in an origin or a disk; ending without waiting for it");
     if (outcome.exit_code != 0) std::fprintf(stderr, "blobcache: %s\n", outcome.message.c_str());
     _exit(outcome.exit_code);
   }

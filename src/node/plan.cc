@@ -3,6 +3,9 @@
 //   per core     ring: SQ 1024 x 128 B, CQ 8192 x 16 B, tables            about 0.4 MiB of kernel memory
 //                requests: slots x (8 KiB task stack + plan)               about 0.3 MiB for 32 slots
 //   per volume   entries: queues x entries x (4 KiB + max_request)
+//   per disk     index: an eighth of the limit at most, whatever would be best for the disk's size
+//                each core stages two writes of small objects; a keeper and a verifier have 8 MiB together
+//                a load reads its checksums beside its bytes: a page each
 //   per frame    descriptor and index: 0.23 % of the arena, rounded up to 2 MiB
 #include "node/plan.h"
 
@@ -11,11 +14,14 @@
 
 #include <fmt/format.h>
 #include <sched.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/units.h"
+#include "cache/disk_tier.h"
+#include "cache/disk_writer.h"
 #include "cache/memory_tier.h"
 #include "fuse/inodes.h"
 #include "fuse/session.h"
@@ -33,6 +39,9 @@ constexpr uint64_t request_bytes = 16 * KiB;
 constexpr uint64_t frame_descriptor_bytes = 160;
 constexpr uint64_t arena_bytes_min = 4 * limits::chunk_frame_bytes;
 constexpr uint32_t inodes_min = 4096;
+constexpr uint64_t disk_thread_bytes = 8 * MiB;  // of one disk: buffers and stacks of its threads
+constexpr uint64_t loads_a_slot = 2;             // VolumeServer's, and some of a core on top
+constexpr uint64_t loads_a_core = 32;
 
 // "0-1", "0,2-5": the number of CPUs that the kernel may ever bring up.
 uint32_t count_possible_cpus() {
@@ -47,6 +56,17 @@ uint32_t count_possible_cpus() {
     highest = static_cast<uint32_t>(sysconf(_SC_NPROCESSORS_CONF)) - 1;
   }
   return highest + 1;
+}
+
+// A directory that is not there yet is asked of by the folder that it will be in.
+uint64_t filesystem_bytes(std::string path) {
+  struct statvfs status{};
+  while (statvfs(path.c_str(), &status) != 0) {
+    const size_t slash = path.rfind('/');
+    if (slash == std::string::npos || path == "/") return 0;
+    path.resize(std::max<size_t>(slash, 1));
+  }
+  return uint64_t{status.f_blocks} * status.f_frsize;
 }
 
 uint32_t choose_cores(const Config& config, const Machine& machine) {
@@ -75,9 +95,22 @@ void choose_transport(const Config& config, const Machine& machine, Plan& plan) 
   plan.entries = fuse::plan_entries(plan.cores, request, config.fuse.queue_memory_bytes);
 }
 
+void plan_disks(const Config& config, const Machine& machine, uint64_t slots, Plan& plan) {
+  const auto disks = static_cast<unsigned>(config.cache.disks.size());
+  if (disks == 0) return;
+  plan.disk_index_bytes =
+      std::min(plan.limit_bytes / 8, DiskTier::memory_wanted(machine.disk_bytes, config.cache.chunk_bytes));
+  plan.disk_staging_core_bytes = DiskWriter::staging_bytes(disks, config.cache.chunk_bytes);
+  const uint64_t staging = plan.disk_staging_core_bytes * plan.cores;
+  plan.disk_staging_bytes =
+      (staging + limits::chunk_frame_bytes - 1) / limits::chunk_frame_bytes * limits::chunk_frame_bytes;
+  const uint64_t loads = slots * loads_a_slot + plan.cores * config.volumes.size() * loads_a_core;
+  plan.disk_threads_bytes = disks * disk_thread_bytes + loads * limits::page_bytes;
+}
+
 }  // namespace
 
-Machine look_at_machine() {
+Machine look_at_machine(const Config& config) {
   Machine machine;
   machine.possible_cpus = count_possible_cpus();
   cpu_set_t set;
@@ -89,6 +122,10 @@ Machine look_at_machine() {
   }
   if (machine.allowed_cpus.empty()) machine.allowed_cpus.push_back(0);
   machine.memory_bytes = memory_available_bytes();
+  for (const DiskConfig& disk : config.cache.disks) {
+    const uint64_t bytes = filesystem_bytes(disk.path);
+    machine.disk_bytes += std::min(bytes, disk.size.resolve(bytes));
+  }
   machine.kernel_max_request_bytes = fuse::kernel_max_request_bytes();
   machine.uring_fuse = fuse::uring_fuse_enabled();
   return machine;
@@ -117,7 +154,9 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   plan.inodes_bytes = std::max<uint64_t>(plan.limit_bytes / 16, uint64_t{volumes} * inodes_min * node_bytes);
   plan.inodes_max = static_cast<uint32_t>(plan.inodes_bytes / volumes / node_bytes);
 
-  const uint64_t fixed = plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes;
+  plan_disks(config, machine, slots, plan);
+  const uint64_t disks = plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes;
+  const uint64_t fixed = plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + disks;
   const uint64_t rest = plan.limit_bytes > fixed ? plan.limit_bytes - fixed : 0;
   const uint64_t usable = rest > limits::huge_page_bytes ? rest - limits::huge_page_bytes : 0;
   const uint64_t arena = usable / (limits::block_bytes + frame_descriptor_bytes) * limits::block_bytes;
@@ -125,12 +164,12 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   plan.descriptors_bytes = plan.arena_bytes > 0 ? MemoryTier::metadata_bytes(plan.arena_bytes) : 0;
   if (plan.arena_bytes < arena_bytes_min) {
     *message_out = fmt::format(
-        "memory.limit = {} is too small: {} are fixed (requests {}, inodes {}, program and rings {}) and the memory "
-        "tier "
-        "needs {}; give at least {}",
+        "memory.limit = {} is too small: {} are fixed (requests {}, inodes {}, disk tier {}, program and rings {}) and "
+        "the memory tier needs {}; give at least {}",
         format_bytes_short(plan.limit_bytes), format_bytes_short(fixed), format_bytes_short(plan.entries_bytes),
-        format_bytes_short(plan.inodes_bytes), format_bytes_short(plan.base_bytes + plan.kernel_bytes),
-        format_bytes_short(arena_bytes_min), format_bytes_short((fixed + arena_bytes_min) * 5 / 4));
+        format_bytes_short(plan.inodes_bytes), format_bytes_short(disks),
+        format_bytes_short(plan.base_bytes + plan.kernel_bytes), format_bytes_short(arena_bytes_min),
+        format_bytes_short((fixed + arena_bytes_min) * 5 / 4));
     return fail(Code::full);
   }
   return plan;
@@ -148,6 +187,12 @@ std::string describe(const Plan& plan) {
               fmt::format("{} queues x {} entries x {}", plan.entries.queues, plan.entries.entries_per_queue,
                           format_bytes_short(plan.entries.payload_bytes)));
   text += row("inodes", plan.inodes_bytes, fmt::format("at most {} a volume", plan.inodes_max));
+  if (plan.disk_staging_bytes > 0) {
+    text += row("disk index", plan.disk_index_bytes, "at most");
+    text += row("disk staging", plan.disk_staging_bytes,
+                fmt::format("{} a core", format_bytes_short(plan.disk_staging_core_bytes)));
+    text += row("disk threads", plan.disk_threads_bytes, "");
+  }
   text += row("program", plan.base_bytes, "");
   text += row("kernel (rings)", plan.kernel_bytes, "");
   return text;

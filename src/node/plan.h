@@ -16,24 +16,29 @@ struct Machine {
   uint32_t possible_cpus = 0;          // queues of FUSE over io_uring
   std::vector<unsigned> allowed_cpus;  // this process may run on
   uint64_t memory_bytes = 0;
+  uint64_t disk_bytes = 0;  // that the cache may take of all its disks
   uint32_t kernel_max_request_bytes = 0;
   bool uring_fuse = false;
 };
-Machine look_at_machine();
+Machine look_at_machine(const Config& config);
 
 struct Plan {
   uint32_t cores = 0;
   bool uring = false;         // FUSE over io_uring
   std::string why_not_uring;  // empty when it is, or was not wanted
   uint64_t limit_bytes = 0;
-  fuse::EntriesGeometry entries;   // of each volume
-  uint64_t base_bytes = 0;         // code, stacks, heap, request state
-  uint64_t entries_bytes = 0;      // all volumes
-  uint64_t inodes_bytes = 0;       // grows into this, all volumes
-  uint32_t inodes_max = 0;         // each volume
-  uint64_t kernel_bytes = 0;       // rings
-  uint64_t descriptors_bytes = 0;  // of L0 frames
-  uint64_t arena_bytes = 0;
+  fuse::EntriesGeometry entries;         // of each volume
+  uint64_t base_bytes = 0;               // code, stacks, heap, request state
+  uint64_t entries_bytes = 0;            // all volumes
+  uint64_t inodes_bytes = 0;             // grows into this, all volumes
+  uint32_t inodes_max = 0;               // each volume
+  uint64_t kernel_bytes = 0;             // rings
+  uint64_t descriptors_bytes = 0;        // of L0 frames
+  uint64_t disk_index_bytes = 0;         // index and eviction
+  uint64_t disk_staging_core_bytes = 0;  // of each core's writer
+  uint64_t disk_staging_bytes = 0;       // of all cores, a multiple of 4 MiB; the first part of the arena's memory
+  uint64_t disk_threads_bytes = 0;       // keepers, verifiers, checksums of loads
+  uint64_t arena_bytes = 0;              // of L0 frames
 };
 
 // Errors: message_out says what is too small and what to change.

@@ -26,6 +26,9 @@ struct Sums {
   uint64_t requests = 0;
   uint64_t reads = 0;
   uint64_t memory_hits = 0;
+  uint64_t disk_hits = 0;
+  uint64_t passthrough_opens = 0;
+  uint64_t passthrough_bytes = 0;
   uint64_t origin_reads = 0;
   uint64_t origin_bytes = 0;
   uint64_t interrupts = 0;
@@ -43,6 +46,9 @@ Sums sum(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {
     for (unsigned tier = 0; tier < serve::tier_count; ++tier) sums.bytes[tier] += counters.bytes[tier].value();
     sums.reads += counters.reads.value();
     sums.memory_hits += counters.memory_hits.value();
+    sums.disk_hits += counters.disk_hits.value();
+    sums.passthrough_opens += counters.passthrough_opens.value();
+    sums.passthrough_bytes += counters.passthrough_bytes.value();
     sums.origin_reads += counters.origin_reads.value();
     sums.origin_bytes += counters.origin_bytes.value();
     sums.interrupts += counters.interrupts.value();
@@ -54,13 +60,41 @@ Sums sum(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {
 std::string volume_json(const serve::Volume& volume, const std::vector<std::unique_ptr<Core>>& cores) {
   const Sums sums = sum(cores, volume.number);
   return fmt::format(
-      R"({{"name":{},"source":{},"mountpoint":{},"transport":"{}","passthrough":{},"open":{},)"
-      R"("requests":{},"reads":{},"memory_hits":{},"origin_reads":{},"origin_bytes":{},"interrupts":{},"deadlines":{},)"
+      R"({{"name":{},"source":{},"mountpoint":{},"transport":"{}","passthrough":{},"open":{},"nodes":{},"nodes_max":{},)"
+      R"("requests":{},"reads":{},"memory_hits":{},"disk_hits":{},"passthrough_opens":{},"passthrough_bytes":{},)"
+      R"("origin_reads":{},"origin_bytes":{},"interrupts":{},"deadlines":{},)"
       R"("errors":{},"bytes":{{"memory":{},"disk":{},"peer":{},"origin":{}}}}})",
       quoted(volume.config.name), quoted(volume.config.source), quoted(volume.config.mountpoint),
       volume.session.facts().uring ? "uring" : "dev", volume.session.facts().passthrough, volume.handles.open_count(),
-      sums.requests, sums.reads, sums.memory_hits, sums.origin_reads, sums.origin_bytes, sums.interrupts,
+      volume.inodes.count(), volume.inodes.nodes_max(), sums.requests, sums.reads, sums.memory_hits, sums.disk_hits,
+      sums.passthrough_opens, sums.passthrough_bytes, sums.origin_reads, sums.origin_bytes, sums.interrupts,
       sums.deadlines, sums.errors, sums.bytes[0], sums.bytes[1], sums.bytes[2], sums.bytes[3]);
+}
+
+std::string disk_json(const DiskStats& disk) {
+  return fmt::format(
+      R"({{"path":{},"state":"{}","why":{},"stacked":{},"used":{},"limit":{},"evicted_bytes":{},"written_bytes":{},)"
+      R"("writes_shed":{},"read_errors":{},"write_errors":{},"corrupt_blocks":{},"scrubbed_bytes":{},"scan_frozen":{}}})",
+      quoted(disk.path), state_name(disk.state), quoted(disk.why), disk.stacked, disk.used_bytes, disk.limit_bytes,
+      disk.evicted_bytes, disk.written_bytes, disk.writes_shed, disk.read_errors, disk.write_errors,
+      disk.corrupt_blocks, disk.scrubbed_bytes, disk.scan_frozen);
+}
+
+// All disks together, then each.
+std::string disks_json(const DiskTier* tier) {
+  uint64_t used = 0;
+  uint64_t limit = 0;
+  uint64_t objects = 0;
+  std::string disks;
+  for (unsigned i = 0; tier != nullptr && i < tier->disk_count(); ++i) {
+    const DiskStats stats = tier->stats(i);
+    used += stats.used_bytes;
+    limit += stats.limit_bytes;
+    objects = stats.objects;
+    disks += (disks.empty() ? "" : ",") + disk_json(stats);
+  }
+  return fmt::format(R"({{"used":{},"limit":{},"objects":{},"index_bytes":{},"disks":[{}]}})", used, limit, objects,
+                     tier != nullptr ? tier->memory_bytes() : 0, disks);
 }
 
 }  // namespace
@@ -75,10 +109,11 @@ std::string status_json(const Config& config, const Plan& plan, const SharedStat
   }
   return fmt::format(
       R"({{"pid":{},"node":{},"version":"{}","cores":{},"memory_limit":{},"tiers":{{"memory":{{"arena":{},"used":{},)"
-      R"("chunk_frames":{},"block_frames":{},"pinned_frames":{},"evicted_bytes":{}}}}},"volumes":[{}]}})"
+      R"("chunk_frames":{},"block_frames":{},"pinned_frames":{},"evicted_bytes":{}}},"disk":{}}},"volumes":[{}]}})"
       "\n",
       getpid(), quoted(config.node.name), BLOBCACHE_VERSION, plan.cores, plan.limit_bytes, memory.arena_bytes,
-      memory.used_bytes, memory.chunk_frames, memory.block_frames, memory.pinned_frames, memory.evicted_bytes, volumes);
+      memory.used_bytes, memory.chunk_frames, memory.block_frames, memory.pinned_frames, memory.evicted_bytes,
+      disks_json(shared.disk.get()), volumes);
 }
 
 }  // namespace blobcache::node

@@ -53,11 +53,14 @@ std::string ask(const Socket& socket, Control& control, const std::string& line)
 TEST_CASE("control: commands are answered, others are told so") {
   const Socket socket;
   Control control;
-  control.add("ping", [] { return std::string("pong\n"); });
-  control.add("long", [] { return std::string(100'000, 'x'); });
+  control.add("ping", [](std::string_view) { return std::string("pong\n"); });
+  control.add("long", [](std::string_view) { return std::string(100'000, 'x'); });
+  control.add("echo", [](std::string_view arguments) { return "<" + std::string(arguments) + ">\n"; });
   REQUIRE(control.open(socket.path));
   CHECK(ask(socket, control, "ping\n") == "pong\n");
   CHECK(ask(socket, control, "ping") == "pong\n");
+  CHECK(ask(socket, control, "echo a  b\r\n") == "<a  b>\n");
+  CHECK(ask(socket, control, "echo\n") == "<>\n");
   CHECK(ask(socket, control, "nonsense\n").find("error") == 0);
   CHECK(ask(socket, control, std::string(127, '\0')).find("error") == 0);
   struct stat facts{};

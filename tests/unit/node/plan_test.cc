@@ -30,7 +30,12 @@ Config config_of(const char* limit) {
 
 uint64_t total(const Plan& plan) {
   return plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + plan.descriptors_bytes +
-         plan.arena_bytes;
+         plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes + plan.arena_bytes;
+}
+
+Config with_disk(Config config) {
+  REQUIRE(!set_config_option(config, "cache.disk.path=/c"));
+  return config;
 }
 
 TEST_CASE("plan: never more than the limit, and most of it is cache") {
@@ -50,6 +55,53 @@ TEST_CASE("plan: never more than the limit, and most of it is cache") {
       if (plan->limit_bytes >= GiB) CHECK(plan->arena_bytes >= plan->limit_bytes / 2);
     }
   }
+}
+
+TEST_CASE("plan: the disk tier's memory is within the limit, and takes no more than an eighth for its index") {
+  for (const uint32_t cpus : {1u, 2u, 64u}) {
+    for (const char* limit : {"256MiB", "1GiB", "64GiB"}) {
+      CAPTURE(cpus);
+      CAPTURE(limit);
+      Machine machine = machine_of(cpus, 1024 * GiB);
+      machine.disk_bytes = 16 * 1024 * GiB;
+      std::string message;
+      const Result<Plan> plan = make_plan(with_disk(config_of(limit)), machine, &message);
+      if (!plan) {
+        CHECK(message.find("disk tier") != std::string::npos);
+        continue;
+      }
+      CHECK(total(*plan) <= plan->limit_bytes);
+      CHECK(plan->disk_index_bytes <= plan->limit_bytes / 8);
+      // Two writes of the largest small object for each core, and the frames begin on a huge page.
+      CHECK(plan->disk_staging_core_bytes >= 2 * limits::chunk_bytes_default);
+      CHECK(plan->disk_staging_core_bytes % limits::page_bytes == 0);
+      CHECK(plan->disk_staging_bytes >= plan->cores * plan->disk_staging_core_bytes);
+      CHECK(plan->disk_staging_bytes % limits::chunk_frame_bytes == 0);
+      CHECK(describe(*plan).find("disk index") != std::string::npos);
+      CHECK(describe(*plan).find("disk staging") != std::string::npos);
+      // A small disk needs less of an index than a large one.
+      machine.disk_bytes = GiB;
+      const Result<Plan> small = make_plan(with_disk(config_of(limit)), machine, &message);
+      CHECK(small->disk_index_bytes <= plan->disk_index_bytes);
+      CHECK(small->arena_bytes >= plan->arena_bytes);
+    }
+  }
+  std::string message;
+  const Result<Plan> without = make_plan(config_of("1GiB"), machine_of(2, 24 * GiB), &message);
+  CHECK(without->disk_index_bytes + without->disk_staging_bytes + without->disk_threads_bytes == 0);
+  CHECK(describe(*without).find("disk") == std::string::npos);
+}
+
+TEST_CASE(
+    "plan: the size of a disk is that of its filesystem, also before its folder is made, or less where it is told") {
+  Config config = with_disk(config_of("1GiB"));
+  config.cache.disks[0].path = "/tmp/no-such-folder/nor-this-one";
+  const uint64_t whole = look_at_machine(config).disk_bytes;
+  CHECK(whole > 0);
+  REQUIRE(!set_config_option(config, "cache.disk.size=50%"));
+  CHECK(look_at_machine(config).disk_bytes < whole);
+  REQUIRE(!set_config_option(config, "cache.disk.size=1MiB"));
+  CHECK(look_at_machine(config).disk_bytes == MiB);
 }
 
 TEST_CASE("plan: a limit too small is refused with what to give") {

@@ -1,0 +1,69 @@
+#include "node/disks.h"
+
+#include <fstream>
+
+#include <linux/capability.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/features.h"
+#include "base/object_id.h"
+
+namespace blobcache::node {
+namespace {
+
+// FUSE_DEV_IOC_BACKING_OPEN asks for it (fs/fuse/backing.c): the kernel reads the file on behalf of users who may not.
+bool has_admin_capability() {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+  if (syscall(SYS_capget, &header, data) != 0) return false;
+  return (data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN)) != 0;
+}
+
+}  // namespace
+
+disk_format::Uuid node_uuid(std::string_view machine, std::string_view node_name) {
+  const ObjectId hash = object_id("blobcache node", machine, node_name);
+  disk_format::Uuid uuid;
+  uuid.words[0] = hash.words[0];
+  uuid.words[1] = hash.words[1];
+  return uuid;
+}
+
+std::string machine_identity() {
+  std::ifstream file("/etc/machine-id");
+  std::string id;
+  // systemd writes "uninitialized" into images that are to make their own at first boot.
+  if ((file >> id) && id != "uninitialized") return id;
+  char name[256] = {};
+  return gethostname(name, sizeof name - 1) == 0 ? std::string(name) : std::string();
+}
+
+Outcome open_disks(const Config& config, const Plan& plan, std::unique_ptr<DiskTier>* tier_out) {
+  if (config.cache.disks.empty()) return {};
+  auto tier = std::make_unique<DiskTier>();
+  std::string message;
+  const Result<void> opened = tier->open({.cache = config.cache,
+                                          .node = node_uuid(machine_identity(), config.node.name),
+                                          .memory_bytes = plan.disk_index_bytes},
+                                         &message);
+  if (!opened) return failed(message);
+  *tier_out = std::move(tier);
+  return {};
+}
+
+std::string why_no_passthrough(const Config& config, const DiskTier* tier) {
+  if (config.fuse.passthrough == Switch::off) return "fuse.passthrough is off";
+  if (tier == nullptr) return "there is no disk tier (--cache-dir)";
+  if (config.cache.verify == Verify::always) return "cache.verify = always compares every read";
+  if (pretended_absent(Feature::passthrough)) return "BLOBCACHE_PRETEND_ABSENT hides it";
+  bool stacked = true;
+  for (unsigned disk = 0; disk < tier->disk_count(); ++disk) stacked &= tier->stacked(disk);
+  if (stacked) {
+    return "the cache directory lies on a stacked filesystem (overlayfs); choose one on ext4, xfs or btrfs";
+  }
+  if (!has_admin_capability()) return "this process has no CAP_SYS_ADMIN; run it as root";
+  return "";
+}
+
+}  // namespace blobcache::node

@@ -1,0 +1,49 @@
+// Evictions: the command "evict ID BYTES" of the control socket: one object leaves the disks and the memory tier.
+//   Owner     Node.   Thread  the main thread; the disk's part happens on a helper thread, because a disk may hang and the
+//             main thread has signals to answer
+//   Limits    one at a time, waited for at most patience_ms; a disk that hangs fails this command and the next ones
+#pragma once
+
+#include <memory>
+#include <semaphore>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "base/object_id.h"
+#include "node/core.h"
+#include "ring/poster.h"
+
+namespace blobcache::node {
+
+// 32 hex digits. Errors: invalid.
+Result<ObjectId> parse_object_id(std::string_view hex);
+
+class Evictions {
+ public:
+  static constexpr unsigned patience_ms = 5'000;
+
+  explicit Evictions(SharedState& shared);
+  ~Evictions();
+  Evictions(const Evictions&) = delete;
+  Evictions& operator=(const Evictions&) = delete;
+
+  // "ok\n", or "error: ...\n". An object that nobody has is evicted.
+  std::string evict(std::string_view arguments, Poster& poster, const Reactor& core);
+  // False: a disk or a core still hangs with something of this object's.
+  bool join();
+
+ private:
+  struct DropMessage;
+
+  Result<void> remove_from_disk(const ObjectId& id);
+
+  SharedState& shared_;
+  std::unique_ptr<DropMessage> drop_;
+  std::thread thread_;
+  ObjectId id_;
+  Result<void> result_;
+  std::binary_semaphore removed_{0};
+};
+
+}  // namespace blobcache::node
