@@ -115,7 +115,11 @@ Task VolumeServer::open_file(TaskStack&, Request& request, const fuse::Node& nod
   handle->cacheable = !young;
   handle->node = node.id;
   OpenChoice choice;
-  if (server.volume().passes_through()) co_await choose_mode(request.stack, request, *handle, choice);
+  if (server.volume().passes_through()) {
+    co_await choose_mode(request.stack, request, *handle, choice);
+  } else if (server.volume().inodes.open_cached(handle->node)) {
+    choice.mode = OpenMode::cached;  // one way only, but open nodes are counted: the kernel is not asked to forget them
+  }
   handle->mode = choice.mode;
   server.publish_handle(*handle, node, call);
   server.reply_open(request, *handle, choice, young);
