@@ -100,6 +100,7 @@ class DiskKeeper {
   void sweep_object(const DiskEntry& entry);
   bool is_expired(const std::string& path) const;
   void sweep_orphans();
+  void sweep_next_folder();
   bool is_orphan(const char* name, bool in_segments);
 
   DiskUnit& unit_;

@@ -6,7 +6,7 @@
 // statx per object, some thousands a second.
 //
 // Unknown files are left by a crash between the file and its index record, by a disk that was removed from the cache and
-// came back, and by an index that was lost. One folder of objects/ each tick after the start.
+// came back, and by an index that was lost. Some folders each tick after the start.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -27,6 +27,7 @@ namespace blobcache {
 
 namespace {
 
+constexpr unsigned folders_per_tick = 8;
 constexpr uint64_t sweep_every_max_ns = 600 * DiskHealth::second_ns;
 constexpr uint64_t sweep_every_min_ns = DiskHealth::second_ns / 5;
 
@@ -118,7 +119,10 @@ bool DiskKeeper::is_orphan(const char* file_name, bool in_segments) {
 }
 
 void DiskKeeper::sweep_orphans() {
-  if (orphan_folder_ > disk_format::fan_out) return;
+  for (unsigned i = 0; i < folders_per_tick && orphan_folder_ <= disk_format::fan_out; ++i) sweep_next_folder();
+}
+
+void DiskKeeper::sweep_next_folder() {
   const bool in_segments = orphan_folder_ == disk_format::fan_out;
   const std::string path = in_segments ? "segments" : fmt::format("objects/{:02x}", orphan_folder_);
   ++orphan_folder_;

@@ -164,6 +164,7 @@ Result<void> DiskTier::open(const Options& options, std::string* message_out) {
   shared.cache = options.cache;
   shared.scrub_bytes_per_s = std::max<uint64_t>(1, options.scrub_bytes_per_s);
   shared.scrub_delay_ns = options.scrub_delay_ns;
+  shared.scrub_pause_ns = options.scrub_pause_ns;
   shared.reads = std::make_unique<DiskReads>(static_cast<unsigned>(configs.size()));
   const Result<disk_format::Uuid> boot = boot_id();
   if (!boot) {

@@ -61,9 +61,10 @@ class DiskTier {
     CacheConfig cache;  // disks, chunk_bytes, ttl, budget, verify, eviction, admission
     disk_format::Uuid node;
     uint64_t memory_bytes = 0;  // for the index and eviction; 0: memory_wanted()
-    // The scrubber's rate, and when it begins.
+    // The scrubber's rate, when it begins, and how long it rests when it has read everything.
     uint64_t scrub_bytes_per_s = 16 * limits::MiB;
     uint64_t scrub_delay_ns = uint64_t{60} * 1'000'000'000;
+    uint64_t scrub_pause_ns = uint64_t{3600} * 1'000'000'000;
   };
 
   DiskTier();

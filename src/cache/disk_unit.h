@@ -26,6 +26,7 @@ struct DiskShared {
   disk_format::Uuid boot;
   uint64_t scrub_bytes_per_s = 0;
   uint64_t scrub_delay_ns = 0;
+  uint64_t scrub_pause_ns = 0;
   uint32_t segments_max = 65536;  // a disk
   DiskIndex index;
   std::unique_ptr<DiskReads> reads;

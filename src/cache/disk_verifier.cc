@@ -23,7 +23,6 @@ using disk_format::index_chunks_of;
 
 namespace {
 
-constexpr uint64_t scrub_pause_ns = 3600 * DiskHealth::second_ns;  // between two passes over the disk
 constexpr uint64_t idle_wait_ns = DiskHealth::second_ns;
 constexpr unsigned sums_attempts = 3;
 
@@ -200,7 +199,7 @@ void DiskVerifier::scrub() {
     next_entry_ = 0;
     if (!index_.copy_entries(unit_.number, &cursor_, &entries_)) {
       cursor_ = {};
-      next_scrub_ns_ = steady_now_ns() + scrub_pause_ns;
+      next_scrub_ns_ = steady_now_ns() + shared_.scrub_pause_ns;
       return;
     }
   }
