@@ -104,6 +104,25 @@ std::vector<uint32_t> zipf_requests(double skew, uint32_t keys, size_t count) {
 
 }  // namespace
 
+TEST_CASE("an entry grows and shrinks, and what is used with it") {
+  std::vector<EvictionEntry> entries(4);
+  Eviction eviction({.entries = entries, .capacity_bytes = 100 * page, .keys_count = 2});
+  CHECK(eviction.bytes_of(1) == 0);
+  eviction.insert(1, mixed(1), 10 * page);
+  eviction.insert(2, mixed(2), 10 * page);
+  eviction.grow(1, 30 * page);
+  CHECK(eviction.bytes_of(1) == 40 * page);
+  CHECK(eviction.used_bytes() == 50 * page);
+  eviction.verify();
+  eviction.shrink(1, 35 * page);
+  CHECK(eviction.bytes_of(1) == 5 * page);
+  CHECK(eviction.used_bytes() == 15 * page);
+  eviction.verify();
+  eviction.remove(1);
+  CHECK(eviction.bytes_of(1) == 0);
+  CHECK(eviction.used_bytes() == 10 * page);
+}
+
 TEST_CASE("a sequence by hand") {
   // Ten pages; the young queue is over its share from two pages on.
   KeyedCache cache(20, 10, false);

@@ -1,0 +1,270 @@
+// Room on the disk: limits, eviction, budgets, age, packed objects.
+#include "unit/cache/disk_tier_fixture.h"
+
+namespace blobcache::test {
+
+namespace {
+
+constexpr uint64_t MiB = limits::MiB;
+
+uint64_t bytes_in(const std::string& folder) {
+  uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    struct stat status;
+    if (entry.is_regular_file() && stat(entry.path().c_str(), &status) == 0)
+      bytes += static_cast<uint64_t>(status.st_blocks) * 512;
+  }
+  return bytes;
+}
+
+struct Packed {
+  DiskFile* file = nullptr;
+  uint32_t page = 0;
+  std::vector<DiskPackedItem> items;
+};
+
+DiskFile* new_segment(TierRig& rig) {
+  AskedJob<DiskNewSegmentJob> job;
+  REQUIRE(rig.run(job));
+  return job.file;
+}
+
+// Writes an object into the segment as the packer does, not yet told.
+void pack(Packed& packed, uint64_t number, uint64_t size) {
+  disk_format::PackedHeader header;
+  header.id[0] = id_of(number).words[0];
+  header.id[1] = id_of(number).words[1];
+  header.size = size;
+  header.block_count = static_cast<uint32_t>((size + limits::block_bytes - 1) / limits::block_bytes);
+  Buffer buffer(limits::page_bytes + size);
+  const std::span<std::byte> bytes = buffer.bytes().subspan(limits::page_bytes, size);
+  fill_object_bytes(number, 0, bytes);
+  for (uint32_t block = 0; block < header.block_count; ++block) {
+    const uint64_t begin = block * limits::block_bytes;
+    header.block_checksums[block] =
+        disk_format::block_checksum(bytes.subspan(begin, std::min<uint64_t>(limits::block_bytes, size - begin)));
+  }
+  seal(header, disk_format::packed_place(packed.file->segment, packed.page));
+  std::memcpy(buffer.bytes().data(), &header, sizeof header);
+  REQUIRE(pwrite(packed.file->fd, buffer.bytes().data(), buffer.size, off_t{packed.page} * 4096) ==
+          static_cast<ssize_t>(buffer.size));
+  packed.items.push_back({.id = id_of(number), .size = size, .page = packed.page});
+  packed.page += static_cast<uint32_t>(disk_format::packed_pages(size));
+}
+
+bool tell(TierRig& rig, Packed& packed) {
+  AskedJob<DiskPackedJob> job;
+  job.file = packed.file;
+  job.items = packed.items;
+  for (const DiskPackedItem& item : packed.items) job.reserved_bytes += disk_format::packed_pages(item.size) * 4096;
+  if (!rig.tier->begin_write(0, job.reserved_bytes)) return false;
+  const bool told = rig.run(job);
+  packed.items.clear();
+  return told;
+}
+
+void end(TierRig& rig, Packed& packed) {
+  AskedJob<DiskEndSegmentJob> job;
+  job.file = packed.file;
+  REQUIRE(rig.run(job));
+}
+
+}  // namespace
+
+TEST_CASE("what is used stays below the limit, on the disk too, while more is written than fits") {
+  TierRig rig;
+  rig.options.cache.disks[0].size = {.bytes = 64 * MiB};
+  rig.open();
+  for (uint64_t number = 0; number < 48; ++number) {
+    rig.until([&] { return rig.write_object(number, 4 * MiB); });
+    CHECK(rig.tier->stats(0).used_bytes <= 64 * MiB);
+  }
+  CHECK(rig.tier->stats(0).evicted_bytes >= 128 * MiB);
+  uint64_t kept = 0;
+  for (uint64_t number = 0; number < 48; ++number) kept += rig.known(number) && rig.view(number).valid != 0;
+  CHECK(kept >= 12);
+  CHECK(kept <= 16);
+  // 4 KiB of checksums an object, and the index.
+  CHECK(bytes_in(rig.folder / "cache/objects") <= 64 * MiB + 48 * 8192);
+  // What left entirely is not known any more, and has no file.
+  rig.until([&] { return rig.tier->stats(0).objects <= kept + 1; });
+  CHECK(rig.tier->stats(0).state == DiskState::ok);
+}
+
+TEST_CASE("part of a large object leaves by punching, and the rest is still right") {
+  TierRig rig;
+  rig.options.cache.disks[0].size = {.bytes = 48 * MiB};
+  rig.open();
+  rig.until([&] { return rig.write_object(1, 32 * MiB); });
+  for (uint64_t number = 2; number < 8; ++number) rig.until([&] { return rig.write_object(number, 4 * MiB); });
+  uint64_t chunks = 0;
+  DiskFile* file = rig.open_file(1);
+  REQUIRE(file != nullptr);
+  for (uint64_t position = 0; position < 8; ++position) {
+    if (rig.view(1, position).valid == 0) continue;
+    ++chunks;
+    CHECK(rig.has_bytes(*file, 1, position * 4 * MiB, 4 * MiB));
+  }
+  CHECK(chunks < 8);
+  CHECK(chunks > 0);
+  struct stat status;
+  REQUIRE(fstat(file->fd, &status) == 0);
+  CHECK(status.st_size == 32 * MiB);
+  CHECK(static_cast<uint64_t>(status.st_blocks) * 512 <= chunks * 4 * MiB);
+  CHECK(!rig.view(1).whole_verified);
+  rig.tier->release(*file);
+}
+
+TEST_CASE("a write that cannot fit is refused and counted, and its reservation given back") {
+  TierRig rig;
+  rig.options.cache.disks[0].size = {.bytes = 16 * MiB};
+  rig.open();
+  CHECK(!rig.tier->begin_write(0, 17 * MiB));
+  CHECK(rig.tier->stats(0).writes_shed == 17 * 16);
+  CHECK(rig.tier->begin_write(0, 16 * MiB));
+  CHECK(!rig.tier->begin_write(0, 4096));
+  rig.tier->abandon_write(0, 16 * MiB, 0);
+  CHECK(rig.tier->begin_write(0, 16 * MiB));
+  rig.tier->abandon_write(0, 16 * MiB, 0);
+}
+
+TEST_CASE("a full filesystem stops writes for a moment, a failing one until probes are good") {
+  TierRig rig;
+  rig.open();
+  REQUIRE(rig.tier->begin_write(0, 4096));
+  rig.tier->abandon_write(0, 4096, ENOSPC);
+  CHECK(rig.tier->stats(0).state == DiskState::degraded);
+  CHECK(rig.tier->disk_for(id_of(1)) == -1);
+  CHECK(!rig.tier->begin_write(0, 4096));
+  rig.until([&] { return rig.tier->stats(0).state == DiskState::ok; });
+  CHECK(rig.tier->disk_for(id_of(1)) == 0);
+  REQUIRE(rig.write_object(1, 5 * MiB));
+  REQUIRE(rig.tier->begin_write(0, 4096));
+  rig.tier->abandon_write(0, 4096, EIO);
+  CHECK(rig.tier->stats(0).state == DiskState::degraded);
+  CHECK(!rig.tier->stats(0).why.empty());
+  CHECK(rig.known(1));  // still read
+  rig.until([&] { return rig.tier->stats(0).state == DiskState::ok; });
+  CHECK(rig.tier->stats(0).write_errors == 2);
+}
+
+TEST_CASE("a disk whose reads fail is not found until it is well again") {
+  TierRig rig;
+  rig.open();
+  REQUIRE(rig.write_object(1, 5 * MiB));
+  for (int i = 0; i < 3; ++i) rig.tier->on_read_error(0, EIO);
+  CHECK(rig.tier->stats(0).state == DiskState::down);
+  CHECK(!rig.known(1));
+  CHECK(rig.open_file(1) == nullptr);
+  rig.until([&] { return rig.known(1); });
+  CHECK(rig.tier->stats(0).state == DiskState::ok);
+}
+
+TEST_CASE("a read that never ends takes the disk down, until it ends") {
+  TierRig rig;
+  rig.open();
+  REQUIRE(rig.write_object(1, 5 * MiB));
+  const unsigned phase = rig.tier->reads().enter(0, 0);
+  rig.until([&] { return rig.tier->stats(0).state == DiskState::down; });
+  CHECK(!rig.known(1));
+  rig.tier->reads().leave(0, 0, phase);
+  rig.until([&] { return rig.known(1); });
+}
+
+TEST_CASE("the day's write budget ends writes") {
+  TierRig rig;
+  rig.options.cache.write_budget_bytes = 8 * MiB;
+  rig.open();
+  CHECK(rig.write_object(1, 4 * MiB));
+  CHECK(rig.write_object(2, 4 * MiB));
+  CHECK(!rig.tier->begin_write(0, 4096));
+  CHECK(rig.tier->stats(0).writes_shed == 1);
+}
+
+TEST_CASE("objects and segments leave when their time is over") {
+  TierRig rig;
+  rig.options.cache.object_ttl_ns = 1'000'000'000;
+  rig.open();
+  REQUIRE(rig.write_object(1, 4 * MiB));
+  Packed packed{.file = new_segment(rig)};
+  pack(packed, 2, 1000);
+  REQUIRE(tell(rig, packed));
+  end(rig, packed);
+  CHECK(rig.known(1));
+  CHECK(rig.known(2));
+  rig.until([&] { return !rig.known(1) && !rig.known(2); });
+  rig.until([&] { return rig.tier->stats(0).used_bytes == 0; });
+  CHECK(!std::filesystem::exists(rig.path_of(1)));
+  CHECK(!std::filesystem::exists(rig.folder / "cache/" + disk_format::segment_path(1)));
+}
+
+TEST_CASE("packed objects are found, survive a restart with their marks, and leave with their segment") {
+  TierRig rig;
+  rig.options.cache.disks[0].size = {.bytes = 32 * MiB};
+  rig.open();
+  Packed packed{.file = new_segment(rig)};
+  CHECK(packed.file->segment == 1);
+  pack(packed, 1, 3 * MiB + 5);
+  pack(packed, 2, 100);
+  pack(packed, 3, 200000);
+  REQUIRE(tell(rig, packed));
+  CHECK(rig.view(1).place.packed);
+  CHECK(rig.view(1).valid == disk_format::blocks_mask(3 * MiB + 5, 0));
+  CHECK(rig.tier->stats(0).used_bytes == uint64_t{packed.page} * 4096);
+  rig.tier->mark_verified(id_of(2), 0, 1);
+  // Known already: passed over.
+  packed.items.push_back({.id = id_of(2), .size = 100, .page = 9999});
+  REQUIRE(tell(rig, packed));
+  CHECK(rig.view(2).place.page == 1 + 769);
+  end(rig, packed);
+  rig.close();
+
+  rig.open();
+  CHECK(rig.view(2).verified == 0);
+  DiskFile* file = rig.open_file(2);
+  REQUIRE(file != nullptr);
+  CHECK(file->packed);
+  CHECK(rig.view(2).verified == 1);
+  CHECK(rig.has_bytes(*file, 2, 0, 0));
+  Buffer got(4096);
+  REQUIRE(pread(file->fd, got.bytes().data(), 4096, (rig.view(2).place.page + 1) * 4096) >= 100);
+  Buffer wanted(4096);
+  fill_object_bytes(2, 0, wanted.bytes().first(100));
+  CHECK(std::memcmp(got.bytes().data(), wanted.bytes().data(), 100) == 0);
+  rig.tier->release(*file);
+  rig.tier->verify_soon(id_of(3));
+  rig.until([&] { return rig.view(3).whole_verified; });
+  // A damaged one leaves alone.
+  AskedJob<DiskDropJob> drop;
+  drop.id = id_of(3);
+  drop.blocks = 1;
+  REQUIRE(rig.run(drop));
+  CHECK(!rig.known(3));
+  CHECK(rig.known(1));
+  for (uint64_t number = 10; number < 30; ++number) rig.until([&] { return rig.write_object(number, 4 * MiB); });
+  CHECK(!rig.known(1));
+  CHECK(!rig.known(2));
+  CHECK(!std::filesystem::exists(rig.folder / "cache/" + disk_format::segment_path(1)));
+}
+
+TEST_CASE("a segment that was being written when the tier stopped is used on") {
+  TierRig rig;
+  rig.open();
+  Packed packed{.file = new_segment(rig)};
+  pack(packed, 1, 100);
+  REQUIRE(tell(rig, packed));
+  rig.tier->mark_verified(id_of(1), 0, 1);
+  rig.tier->release(*packed.file);
+  rig.close();
+  rig.open();
+  REQUIRE(rig.open_file(1) != nullptr);
+  CHECK(rig.view(1).verified == 1);
+  rig.tier->release(*rig.tier->try_file(id_of(1), rig.view(1)));
+  DiskFile* next = new_segment(rig);
+  CHECK(next->segment == 2);
+  Packed empty{.file = next};
+  end(rig, empty);
+  rig.until([&] { return !std::filesystem::exists(rig.folder / "cache/" + disk_format::segment_path(2)); });
+}
+
+}  // namespace blobcache::test
