@@ -1,0 +1,283 @@
+// What is fetched ahead of made-up and recorded readers, what of it is used, and what it costs when they stop.
+#include "cache/window.h"
+
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "unit/cache/traces.h"
+
+namespace blobcache {
+
+namespace {
+
+constexpr uint64_t KiB = limits::KiB;
+constexpr uint64_t MiB = limits::MiB;
+constexpr uint64_t GiB = limits::GiB;
+constexpr uint64_t second_ns = 1'000'000'000;
+
+uint64_t scan(Follower& follower, uint64_t from, uint64_t bytes, uint64_t request = MiB) {
+  for (uint64_t at = from; at < from + bytes; at += request) follower.read({at, request});
+  return from + bytes;
+}
+
+uint64_t ahead_bytes(const Follower& follower, uint64_t position) {
+  return follower.fetched.common_bytes({position, follower.file_bytes - position});
+}
+
+}  // namespace
+
+TEST_CASE("the window of a scan grows from 16 chunks to 64 while all of it is read, and no byte is wasted") {
+  Follower follower(4 * GiB);
+  scan(follower, 0, 16 * MiB);
+  CHECK(follower.windows.window_bytes(0) == 64 * MiB);
+  CHECK(ahead_bytes(follower, 16 * MiB) <= 64 * MiB);
+  CHECK(ahead_bytes(follower, 16 * MiB) >= 32 * MiB);
+  scan(follower, 16 * MiB, GiB);
+  CHECK(follower.windows.window_bytes(0) == 256 * MiB);
+  CHECK(ahead_bytes(follower, GiB + 16 * MiB) <= 256 * MiB);
+  CHECK(ahead_bytes(follower, GiB + 16 * MiB) >= 128 * MiB);
+  scan(follower, GiB + 16 * MiB, 3 * GiB - 16 * MiB);
+  CHECK(follower.ready_bytes + 8 * MiB >= follower.read_bytes);
+  CHECK(follower.wasted_bytes() == 0);
+  CHECK(follower.windows.totals().unused_bytes == 0);
+  follower.stop();
+}
+
+TEST_CASE("a window goes out in whole chunks, in file order, in few pieces") {
+  Follower follower(4 * GiB);
+  scan(follower, 0, 4 * GiB);
+  uint64_t at = 0;
+  for (size_t i = 0; i < follower.fetches.size(); ++i) {
+    const ByteRange& range = follower.fetches[i].range;
+    CHECK(range.offset >= at);
+    at = range.end();
+    if (i >= 4) CHECK(at % (4 * MiB) == 0);
+  }
+  // The largest window is 64 chunks, topped up by half: 128 MiB at a time.
+  CHECK(follower.fetches.size() <= 4 * GiB / (128 * MiB) + 12);
+}
+
+TEST_CASE("a reader that stops in the middle of a 100 GiB file has cost one window at most") {
+  for (const uint64_t read : {256 * KiB, 3 * MiB, 70 * MiB, 2 * GiB}) {
+    CAPTURE(read);
+    Follower follower(100 * GiB);
+    scan(follower, 40 * GiB, read, 128 * KiB);
+    const uint64_t window = follower.windows.window_bytes(0);
+    CHECK(window <= 256 * MiB);
+    CHECK(follower.wasted_bytes() <= window);
+    CHECK(follower.wasted_bytes() <= 8 * read + 128 * KiB);  // the ramp: short readers cost little
+    const uint64_t wasted = follower.wasted_bytes();
+    follower.stop();
+    CHECK(follower.windows.totals().unused_bytes == wasted);
+    CHECK(follower.cancels.size() == 1);
+    CHECK(follower.cancels[0].range.end() >= 40 * GiB + read + wasted);
+  }
+}
+
+TEST_CASE("random reads of 4 KiB cause nothing") {
+  Follower follower(GiB);
+  uint64_t state = 1;
+  for (int i = 0; i < 50'000; ++i) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    follower.read({(state >> 20) % (GiB / (4 * KiB)) * 4 * KiB, 4 * KiB});
+  }
+  CHECK(follower.fetches.empty());
+}
+
+TEST_CASE("the window of a small file is small in bytes") {
+  Follower small(20 * MiB);
+  small.read({0, 128 * KiB});
+  small.read({128 * KiB, 128 * KiB});
+  CHECK(small.windows.window_bytes(0) == 5 * MiB);
+  scan(small, 256 * KiB, 20 * MiB - 256 * KiB, 128 * KiB);
+  CHECK(small.wasted_bytes() == 0);
+  CHECK(small.fetched.bytes() == 20 * MiB - 256 * KiB);
+  Follower tiny(200 * KiB);
+  tiny.read({0, 64 * KiB});
+  tiny.read({64 * KiB, 64 * KiB});
+  CHECK(tiny.fetched.bytes() == 200 * KiB - 128 * KiB);
+}
+
+TEST_CASE("a reader that leaves much of its window out has it halved, and halved again") {
+  Follower follower(100 * GiB);
+  uint64_t at = scan(follower, 0, 64 * MiB);
+  const uint64_t before = follower.windows.window_bytes(0);
+  // Short runs far apart: each stops well inside what was fetched for it.
+  std::vector<uint64_t> waste;
+  for (int run = 0; run < 40; ++run) {
+    at += GiB + static_cast<uint64_t>(run % 7) * 331 * MiB;
+    const uint64_t unused = follower.wasted_bytes();
+    scan(follower, at, 8 * MiB);
+    waste.push_back(follower.wasted_bytes() - unused);
+  }
+  CHECK(before == 64 * MiB);
+  // What one run of 8 MiB costs in the end, against 56 MiB at first.
+  CHECK(waste.front() >= 48 * MiB);
+  CHECK(waste.back() <= 8 * MiB);
+  // And a reader who reads on gets his window back.
+  scan(follower, 99 * GiB, GiB);
+  CHECK(ahead_bytes(follower, 100 * GiB - 4 * KiB) == 4 * KiB);
+  const uint64_t read = follower.read_bytes;
+  const uint64_t ready = follower.ready_bytes;
+  scan(follower, 90 * GiB, GiB);
+  CHECK(follower.ready_bytes - ready >= (follower.read_bytes - read) * 98 / 100);
+}
+
+TEST_CASE("skipped bytes are unused, given up, and canceled") {
+  Follower follower(10 * GiB);
+  uint64_t at = scan(follower, 0, 64 * MiB);
+  for (const uint64_t gap : {2 * MiB, MiB, 2 * MiB, MiB + 512 * KiB, 2 * MiB, 512 * KiB, MiB}) {
+    at = scan(follower, at + gap, MiB);
+  }
+  scan(follower, at, 16 * MiB);
+  CHECK(follower.windows.totals().unused_bytes == 10 * MiB);
+  REQUIRE(!follower.cancels.empty());
+  for (const WindowRange& cancel : follower.cancels) {
+    CHECK(cancel.range.offset >= 64 * MiB);
+    CHECK(cancel.range.end() <= at);
+  }
+  CHECK(follower.windows.window_bytes(0) < 64 * MiB);
+}
+
+TEST_CASE("what is evicted unread counts as unused and shrinks the window") {
+  Follower follower(10 * GiB);
+  scan(follower, 0, 16 * MiB);
+  REQUIRE(follower.windows.window_bytes(0) == 64 * MiB);
+  const WindowRange last = follower.fetches.back();
+  follower.windows.on_evicted(last, follower.budget);
+  CHECK(follower.windows.totals().unused_bytes == last.range.bytes);
+  CHECK(follower.windows.window_bytes(0) == 32 * MiB);
+  follower.stop();
+}
+
+TEST_CASE("what was dropped is neither used nor unused, and leaves the budget once") {
+  Follower follower(10 * GiB);
+  scan(follower, 0, 16 * MiB);
+  const uint64_t memory = follower.budget.memory_bytes();
+  const WindowRange last = follower.fetches.back();
+  follower.windows.on_dropped(last, follower.budget);
+  CHECK(follower.budget.memory_bytes() == memory - last.granted_bytes);
+  follower.windows.on_dropped(last, follower.budget);
+  CHECK(follower.budget.memory_bytes() == memory - last.granted_bytes);
+  // Of another reader than the one that asked: nothing.
+  WindowRange stale = follower.fetches.front();
+  stale.generation += 100;
+  follower.windows.on_dropped(stale, follower.budget);
+  CHECK(follower.budget.memory_bytes() == memory - last.granted_bytes);
+  scan(follower, 16 * MiB, 128 * MiB);
+  CHECK(follower.windows.totals().unused_bytes == 0);
+  follower.windows.stop(follower.budget, &follower.plan);
+  CHECK(follower.budget.memory_bytes() == 0);
+}
+
+TEST_CASE("backward and strided readers are fetched for where they go, and only there") {
+  Follower backward(GiB);
+  for (uint64_t at = 512 * MiB; at > 0; at -= MiB) backward.read({at - MiB, MiB});
+  CHECK(backward.ready_bytes + 8 * MiB >= backward.read_bytes);
+  CHECK(backward.wasted_bytes() == 0);
+  CHECK(backward.fetched.common_bytes({512 * MiB, 512 * MiB}) == 0);
+  backward.stop();
+
+  Follower strided(100 * GiB);
+  for (uint64_t record = 0; record < 500; ++record) strided.read({record * 100 * MiB + 12 * KiB, 100 * KiB});
+  CHECK(strided.ready_bytes >= strided.read_bytes * 97 / 100);
+  for (const WindowRange& fetch : strided.fetches) {
+    CHECK(fetch.range.bytes == 128 * KiB);
+    CHECK(fetch.range.offset % (100 * MiB) == 0);
+  }
+  strided.stop();
+}
+
+TEST_CASE("two streams have a window each, and the end of one cancels only its own") {
+  Follower follower(100 * GiB);
+  for (uint64_t i = 0; i < 32; ++i) {
+    follower.read({i * MiB, MiB});
+    follower.read({50 * GiB + i * MiB, MiB});
+  }
+  CHECK(follower.windows.window_bytes(0) == 64 * MiB);
+  CHECK(follower.windows.window_bytes(1) == 64 * MiB);
+  for (uint64_t i = 32; i < 140; ++i) {
+    follower.read({50 * GiB + i * MiB, MiB});
+    follower.read({90 * GiB - i * i * 7 * MiB, 4 * KiB});
+  }
+  REQUIRE(follower.cancels.size() == 1);
+  CHECK(follower.cancels[0].range.offset >= 32 * MiB);
+  CHECK(follower.cancels[0].range.end() <= 96 * MiB);
+  CHECK(follower.windows.window_bytes(0) == 0);
+  CHECK(follower.windows.window_bytes(1) > 0);
+}
+
+TEST_CASE("the budget: demand first, then what memory and bandwidth allow, in whole units") {
+  PrefetchBudget budget({.in_flight_bytes_max = 64 * MiB, .memory_bytes_max = 96 * MiB, .bandwidth_bytes = 160 * MiB});
+  CHECK(budget.try_acquire({.bytes = 6 * MiB, .unit_bytes = 4 * MiB}, second_ns) == 4 * MiB);
+  budget.begin_demand(56 * MiB);
+  CHECK(budget.try_acquire({.bytes = 8 * MiB, .unit_bytes = 4 * MiB}, second_ns) == 4 * MiB);
+  CHECK(budget.try_acquire({.bytes = 8 * MiB, .unit_bytes = 4 * MiB}, second_ns) == 0);
+  budget.begin_demand(100 * MiB);  // more than there is: still nothing
+  CHECK(budget.try_acquire({.bytes = 8 * MiB, .unit_bytes = 4 * MiB}, second_ns) == 0);
+  budget.end_demand(156 * MiB);
+  // 16 MiB at once, then 160 MiB a second.
+  CHECK(budget.try_acquire({.bytes = 64 * MiB, .unit_bytes = 4 * MiB}, second_ns) == 8 * MiB);
+  CHECK(budget.try_acquire({.bytes = 64 * MiB, .unit_bytes = MiB}, second_ns + second_ns / 20) == 8 * MiB);
+  CHECK(budget.in_flight_bytes() == 24 * MiB);
+  budget.on_landed(24 * MiB);
+  CHECK(budget.memory_bytes() == 24 * MiB);
+  uint64_t held = 24 * MiB;
+  for (uint64_t now = 2; now < 10; ++now) {
+    const uint64_t granted = budget.try_acquire({.bytes = 16 * MiB, .unit_bytes = MiB}, now * second_ns);
+    budget.on_landed(granted);
+    held += granted;
+  }
+  CHECK(held == 96 * MiB);
+  budget.leave(held);
+  CHECK(budget.memory_bytes() == 0);
+}
+
+TEST_CASE("without budget nothing is fetched, and the stream goes on when there is some") {
+  Follower follower(10 * GiB);
+  follower.budget.begin_demand(GiB);
+  scan(follower, 0, 16 * MiB);
+  CHECK(follower.fetches.empty());
+  follower.budget.end_demand(GiB);
+  scan(follower, 16 * MiB, MiB);
+  CHECK(follower.fetched.bytes() >= 60 * MiB);
+  follower.stop();
+}
+
+TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
+  struct Expected {
+    const char* name;
+    unsigned ready_percent_min;
+    unsigned wasted_percent_max;  // of what was read
+  };
+  const Expected table[] = {
+      {"cp", 99, 0},
+      {"dd_1m", 96, 0},
+      {"fio_seq", 99, 0},
+      {"tac", 99, 0},
+      {"tar_x", 99, 0},
+      {"fio_stride", 80, 0},
+      {"torch_zip", 98, 0},
+      {"safetensors_mmap_order", 99, 3},  // the header says that the last 1.75 MiB are no tensor
+      {"safetensors_mmap_shuffled", 85, 4},
+      {"loader_16", 35, 3},  // 4 of 16 streams at a time
+      {"sqlite_scan", 97, 4},
+      {"sqlite_point", 0, 1},
+      {"fio_rand", 0, 0},
+      {"mmap_random", 0, 0},
+      {"parquet_columns", 88,
+       36},  // three columns are taken for scans before the stride shows; the footer knows better
+  };
+  for (const Expected& expected : table) {
+    CAPTURE(expected.name);
+    const Trace trace = load_trace(expected.name);
+    Follower follower(trace.size);
+    follower.follow(trace);
+    CHECK(follower.ready_bytes * 100 >= follower.read_bytes * expected.ready_percent_min);
+    CHECK(follower.wasted_bytes() * 100 <= follower.read_bytes * expected.wasted_percent_max + 99);
+    follower.stop();
+  }
+}
+
+}  // namespace blobcache
