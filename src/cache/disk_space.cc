@@ -41,7 +41,7 @@ bool DiskSpace::try_reserve(uint64_t bytes, uint64_t now_ns) {
   }
   if (write_budget_bytes_ != 0 && budget_left_ < bytes) return false;
   if (taken_locked() + reserved_ + bytes > limit_bytes() || !eviction_.admits(bytes)) {
-    refused_bytes_ = std::max(refused_bytes_, bytes);
+    if (!eviction_.scans().frozen()) refused_bytes_ = std::max(refused_bytes_, bytes);
     update_wants_locked();
     return false;
   }

@@ -35,6 +35,7 @@ class DiskThread {
   }
   // False: it still runs.
   bool join_until(uint64_t deadline_ns) {
+    if (abandoned_) return false;
     if (!thread_.joinable()) return true;
     {
       std::unique_lock guard(mutex_);
@@ -45,7 +46,9 @@ class DiskThread {
   }
   // Gives up on a thread that hangs.
   void abandon() {
-    if (thread_.joinable()) thread_.detach();
+    if (!thread_.joinable()) return;
+    thread_.detach();
+    abandoned_ = true;
   }
 
   // What was made for it to see before this call is seen when it wakes.
@@ -78,6 +81,7 @@ class DiskThread {
   std::condition_variable wakeup_;
   std::condition_variable ended_;
   bool running_ = false;
+  bool abandoned_ = false;  // the owner's
   std::atomic<bool> woken_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> busy_since_ns_{0};
