@@ -4,6 +4,8 @@
 //     '--> data READ, and if a block is not verified in this boot, its checksum page beside it
 //            '--> all match: valid in the frame, verified in the index
 //            |--> some do not: these leave the index (DiskDropJob), and the load goes on at the origin
+//            |--> the file lost its end: the object leaves the disk, and then the load goes on at the origin. Dropping blocks
+//            |    would not do: writing one of them anew makes the file long again, with zeros where others are gone too
 //            '--> error: the disk is told, and the load goes on at the origin
 //
 // Blocks that were tried are not tried again by the same load. The reader notices nothing but time.
@@ -145,9 +147,9 @@ void VolumeServer::on_disk_run_read(Load& load) {
   int os_errno = 0;
   if (load.data.result < 0) os_errno = -load.data.result;
   if (checked && load.sums.result < 0) os_errno = -load.sums.result;
-  // Short: the file lost its end, so what was to be read is damaged, not the disk.
-  const bool complete = static_cast<uint64_t>(load.data.result) >= run_bytes(load) &&
-                        (!checked || load.sums.result == static_cast<int32_t>(limits::page_bytes));
+  // A short result is damage of the file, not of the disk.
+  const bool cut = os_errno == 0 && static_cast<uint64_t>(load.data.result) < run_bytes(load);
+  const bool complete = !cut && (!checked || load.sums.result == static_cast<int32_t>(limits::page_bytes));
   if (os_errno == 0 && complete) {
     good = load.blocks_in_run;
     if (checked) {
@@ -168,6 +170,7 @@ void VolumeServer::on_disk_run_read(Load& load) {
   }
   disk().reads().leave(reactor().core(), disk_number, load.phase);
   if (os_errno != 0) disk().on_read_error(disk_number, os_errno);
+  if (cut) return begin_remove(load);
   finish_disk_run(load, good, os_errno == 0);
 }
 
@@ -205,6 +208,23 @@ void VolumeServer::drop_blocks(Load& load, uint64_t blocks) {
     server.end_job();
   };
   post_job(*job, load.file->disk);
+}
+
+void VolumeServer::begin_remove(Load& load) {
+  disk().on_corrupt(load.file->disk, static_cast<unsigned>(std::popcount(load.blocks_in_run)));
+  BC_LOG(warn, "{}: the file of '{}' on disk {} lost its end; the object comes from the origin again",
+         volume().config.name, load.handle->key, load.file->disk);
+  load.blocks_tried = ~uint64_t{0};
+  load.remove_job.id = load.handle->object;
+  post_job(load.remove_job, load.file->disk);
+}
+
+// Or somebody else removed it first.
+void VolumeServer::on_removed(DiskJob& job) {
+  Load& load = *static_cast<Load::RemoveJob&>(job).load;
+  VolumeServer& self = *load.server;
+  self.finish_disk_run(load, 0, false);
+  self.end_job();
 }
 
 void VolumeServer::post_job(DiskJob& job, unsigned disk_number) {

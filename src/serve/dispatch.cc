@@ -56,9 +56,11 @@ VolumeServer::VolumeServer(const Options& options)
   }
   for (uint32_t i = 0; i < loads_.count(); ++i) {
     Load& load = loads_[i];
-    load.data.load = load.sums.load = load.open_job.load = load.call.load = &load;
+    load.data.load = load.sums.load = load.call.load = &load;
+    load.open_job.load = load.remove_job.load = &load;
     load.data.handler = load.sums.handler = &VolumeServer::on_disk_load_read;
     load.open_job.on_done = &VolumeServer::on_file_open;
+    load.remove_job.on_done = &VolumeServer::on_removed;
   }
 }
 

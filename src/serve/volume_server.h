@@ -58,6 +58,9 @@ struct Load : ListNode {
   struct OpenJob : DiskOpenJob {
     Load* load = nullptr;
   } open_job;
+  struct RemoveJob : DiskRemoveJob {
+    Load* load = nullptr;
+  } remove_job;
   Read data;
   Read sums;
   ChecksumPage* page = nullptr;  // null: every block of the run is verified already
@@ -206,6 +209,8 @@ class VolumeServer final : public fuse::RequestHandler {
   void on_disk_run_read(Load& load);
   void finish_disk_run(Load& load, uint64_t good, bool drop);
   void drop_blocks(Load& load, uint64_t blocks);
+  void begin_remove(Load& load);
+  static void on_removed(DiskJob& job);
   uint64_t run_bytes(const Load& load) const;
   void post_job(DiskJob& job, unsigned disk_number);
   void end_job();
