@@ -34,7 +34,9 @@ check_damage() {
     ((origin > 0)) || fail "seed $number: the damaged block did not come from the origin: $damage"
   fi
   ((origin < all_bytes)) || [[ $kind =~ ^(index|cut|removed|many)$ ]] || fail "seed $number: the whole cache was given up: $damage"
-  drop_mount_cache "${FILES[@]}"
+  stop_mount "$mnt"
+  # What was dropped is still in memory then; with an empty memory it is loaded, and written, again.
+  mount_cached -o fuse.passthrough="$passthrough"
   fill_cache "${FILES[@]}"
   stop_mount "$mnt"
 }

@@ -24,7 +24,9 @@ class Damage:
         self.random = random.Random(seed)
 
     def files(self, pattern):
-        return sorted(path for path in glob.glob(f"{self.cache}/{pattern}") if os.path.getsize(path) > 0)
+        found = [path for path in glob.glob(f"{self.cache}/{pattern}") if os.path.getsize(path) > 0]
+        # Objects have another name in each run, but the same size: a seed finds the same one again.
+        return sorted(found, key=lambda path: (os.path.getsize(path), path))
 
     def objects(self):
         return [path for path in self.files("objects/*/*") if not path.endswith(".sums")]
