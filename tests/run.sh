@@ -4,15 +4,16 @@
 #
 #   tests/run.sh [--compiler=gcc|clang] [--sanitize=address,undefined|thread] [--suite=NAME]... [--build-dir=DIR] [--long]
 #
-# Suites: lint, unit, ring_conformance, mount. --long also runs the long versions. Mounts happen below a folder of this
-# run in /tmp; a mount or a process that a test leaves behind is removed and counted as a failure.
+# Suites: lint, unit, threads (those of unit that have threads), ring_conformance, mount; only what they need is built.
+# --long also runs the long versions. Mounts happen below a folder of this run in /tmp; a mount or a process that a test
+# leaves behind is removed and counted as a failure.
 set -uo pipefail
 
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
 
 usage() {
-  sed -n '2,8p' "$root/tests/run.sh" | sed 's/^# \{0,1\}//'
+  sed -n '2,9p' "$root/tests/run.sh" | sed 's/^# \{0,1\}//'
   exit "$1"
 }
 
@@ -98,7 +99,16 @@ if [[ ! -e $build_dir/build.ninja || $(cat "$build_dir/run.settings" 2>/dev/null
     give_up "meson setup ended with an error (above)"
   echo "$settings" >"$build_dir/run.settings"
 fi
-run_child ninja -C "$build_dir" -j "$(nproc)" || give_up "the build ended with an error (above)"
+targets=() # with suites named: only what they need
+if [[ ${#suites[@]} -gt 0 ]]; then
+  names=()
+  for word in "${suites[@]}"; do [[ $word == --suite ]] || names+=("$word"); done
+  needed=$(python3 tests/harness/targets.py "$build_dir" "${names[@]}") || give_up "the test targets could not be listed"
+  mapfile -t targets <<<"$needed"
+fi
+if [[ ${#suites[@]} -eq 0 || -n ${targets[0]} ]]; then
+  run_child ninja -C "$build_dir" -j "$(nproc)" "${targets[@]}" || give_up "the build ended with an error (above)"
+fi
 
 # What steers other programs, proxies and a user's own settings must not steer the tests: all they talk to is here.
 unset AWS_CA_BUNDLE CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
