@@ -1,0 +1,227 @@
+// Own-file objects: what the writer was given lies in the file, with its checksums, or nothing says that it does.
+#include "cache/disk_writer.h"
+
+#include <csignal>
+
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "unit/cache/disk_writer_fixture.h"
+
+namespace blobcache {
+
+using namespace test;
+
+TEST_CASE("an object is written behind its loads, chunk by chunk") {
+  WriterCore t;
+  const ObjectId id = id_of(1);
+  constexpr uint64_t bytes = 20 * MiB + 12345;
+  // All at once: five of the six wait for the file that the first one asked for.
+  t.load_all(id, bytes);
+  CHECK_FALSE(t.on_disk(id, bytes));
+  t.wait_idle();
+  CHECK(t.on_disk(id, bytes));
+  t.check_own_file(id, bytes);
+  CHECK(t.memory->stats().pinned_frames == 0);
+  CHECK(t.tier->stats(0).objects == 1);
+  CHECK(t.tier->stats(0).writes_shed == 0);
+}
+
+TEST_CASE("objects end anywhere") {
+  for (const bool registered : {true, false}) {
+    WriterCore t({.registered_buffers = registered});
+    uint64_t number = 0;
+    for (const uint64_t tail : {0, 1, 511, 512, 4095, 4096, 4097, 65535, 65536, 65537, 131071}) {
+      for (const FrameKind kind : {FrameKind::chunk, FrameKind::block}) {
+        const ObjectId id = id_of(++number);
+        const uint64_t bytes = 4 * MiB + tail;
+        // The last bytes alone, in a frame of either kind.
+        const uint64_t from = bytes - (tail == 0 ? 4096 : tail);
+        t.load({.id = id, .object_bytes = bytes, .offset = from, .bytes = bytes - from, .kind = kind});
+        t.wait_idle();
+        const uint64_t position = (bytes - 1) / (4 * MiB);
+        const uint64_t last = (bytes - 1) % (4 * MiB) / limits::block_bytes;
+        CHECK((t.valid_blocks(id, position) >> last & 1) == 1);
+        t.check_own_file(id, bytes);
+      }
+    }
+    CHECK(t.tier->stats(0).writes_shed == 0);
+    CHECK(t.memory->stats().pinned_frames == 0);
+  }
+}
+
+TEST_CASE("exactly the blocks that were loaded are said to be there") {
+  WriterCore t;
+  const ObjectId id = id_of(1);
+  constexpr uint64_t bytes = 16 * MiB;
+  constexpr uint64_t odd = 0xaaaaaaaaaaaaaaaau;
+  // Memory gets every second block without the disk hearing of it, so that the rest comes in 32 runs.
+  for (unsigned block = 0; block < 64; ++block) {
+    if ((odd >> block & 1) == 0) continue;
+    const uint64_t offset = 4 * MiB + block * limits::block_bytes;
+    t.load({.id = id, .object_bytes = bytes, .offset = offset, .bytes = 64 * KiB, .write = false});
+  }
+  t.load({.id = id, .object_bytes = bytes, .offset = 4 * MiB, .bytes = 4 * MiB});
+  t.wait_idle();
+  CHECK(t.valid_blocks(id, 0) == 0);
+  CHECK(t.valid_blocks(id, 1) == ~odd);
+  CHECK(t.valid_blocks(id, 2) == 0);
+  t.check_own_file(id, bytes);
+  // Single blocks, from block frames.
+  for (const uint64_t block : {0, 63, 130})
+    t.load({.id = id,
+            .object_bytes = bytes,
+            .offset = block * limits::block_bytes,
+            .bytes = 4096,
+            .kind = FrameKind::block});
+  t.wait_idle();
+  CHECK(t.valid_blocks(id, 0) == (uint64_t{1} << 63 | 1));
+  CHECK(t.valid_blocks(id, 2) == 4);
+  t.check_own_file(id, bytes);
+}
+
+TEST_CASE("what is on disk is not written again") {
+  WriterCore t;
+  const ObjectId id = id_of(1);
+  constexpr uint64_t bytes = 8 * MiB;
+  t.load({.id = id, .object_bytes = bytes, .offset = 0, .bytes = 1 * MiB});
+  t.wait_idle();
+  const uint64_t once = t.tier->stats(0).written_bytes;
+  CHECK(once >= 1 * MiB);
+  t.memory->drop(id, bytes);
+  t.load({.id = id, .object_bytes = bytes, .offset = 0, .bytes = 1 * MiB});
+  CHECK(t.writer->idle());
+  // Half of it is there.
+  t.memory->drop(id, bytes);
+  t.load({.id = id, .object_bytes = bytes, .offset = 0, .bytes = 2 * MiB});
+  t.wait_idle();
+  CHECK(t.tier->stats(0).written_bytes == 2 * once);
+  CHECK(t.valid_blocks(id, 0) == 0xffffffffu);
+  t.check_own_file(id, bytes);
+}
+
+TEST_CASE("a frame is held until its bytes are written, whatever happens to it in memory") {
+  WriterCore t({.arena_bytes = 16 * MiB});
+  const ObjectId id = id_of(1);
+  t.load({.id = id, .object_bytes = 8 * MiB, .offset = 0, .bytes = 4 * MiB});
+  CHECK(t.memory->stats().pinned_frames == 1);
+  t.memory->drop(id, 8 * MiB);
+  // The other frames are overwritten many times before the ring is asked to do anything.
+  for (uint64_t i = 0; i < 64; ++i)
+    t.load({.id = id_of(2), .object_bytes = 256 * MiB, .offset = i * 4 * MiB, .bytes = 4 * MiB, .write = false});
+  t.wait_idle();
+  CHECK(t.valid_blocks(id, 0) == ~uint64_t{0});
+  t.check_own_file(id, 8 * MiB);
+  CHECK(t.memory->stats().pinned_frames == 0);
+}
+
+TEST_CASE("more writes than there are places for are shed, and nothing else is lost") {
+  WriterCore t;
+  const ObjectId id = id_of(1);
+  constexpr uint64_t bytes = 64 * MiB;
+  constexpr unsigned extra = 3;
+  for (uint64_t i = 0; i < DiskWriter::writes_max + extra; ++i)
+    t.load({.id = id,
+            .object_bytes = bytes,
+            .offset = i * 2 * limits::block_bytes,
+            .bytes = 4096,
+            .kind = FrameKind::block});
+  CHECK(t.memory->stats().pinned_frames == DiskWriter::writes_max);
+  t.wait_idle();
+  CHECK(t.valid_blocks(id, 0) == 0x55555555u);
+  t.check_own_file(id, bytes);
+  // They are misses, and may be written later.
+  t.memory->drop(id, bytes);
+  t.load({.id = id, .object_bytes = bytes, .offset = 32 * limits::block_bytes, .bytes = 4096});
+  t.wait_idle();
+  CHECK(t.valid_blocks(id, 0) == 0x155555555u);
+}
+
+TEST_CASE("an object that leaves before its write begins, or while it is in flight, stays away") {
+  for (const bool in_flight : {false, true}) {
+    WriterCore t;
+    const ObjectId id = id_of(1);
+    constexpr uint64_t bytes = 16 * MiB;
+    t.load({.id = id, .object_bytes = bytes, .offset = 0, .bytes = 1 * MiB});
+    t.wait_idle();
+    REQUIRE(t.valid_blocks(id, 0) == 0xffff);
+    t.load({.id = id, .object_bytes = bytes, .offset = 4 * MiB, .bytes = 4 * MiB});
+    if (in_flight) {
+      t.turn_until([&t] { return t.reactor->cqes_owed() > 0; });
+      t.submit();
+    }
+    REQUIRE(t.tier->remove_and_wait(id));
+    t.wait_idle();
+    DiskView view;
+    CHECK_FALSE(t.tier->find(id, 0, &view));
+    CHECK(t.memory->stats().pinned_frames == 0);
+    CHECK(t.tier->stats(0).write_errors == 0);
+    // Nothing of what was reserved is lost, and it may come back.
+    t.memory->drop(id, bytes);
+    t.load_all(id, bytes);
+    t.wait_idle();
+    CHECK(t.on_disk(id, bytes));
+    t.check_own_file(id, bytes);
+  }
+}
+
+TEST_CASE("a disk keeps its limit") {
+  constexpr uint64_t limit = 64 * MiB;
+  WriterCore t({.limit_bytes = limit});
+  for (uint64_t number = 0; number < 12; ++number) {
+    t.load_all(id_of(number), 20 * MiB);
+    CHECK(t.tier->stats(0).used_bytes <= limit);
+    t.wait_idle();
+    CHECK(t.tier->stats(0).used_bytes <= limit);
+  }
+  CHECK(t.tier->stats(0).evicted_bytes + t.tier->stats(0).writes_shed > 0);
+  CHECK(t.memory->stats().pinned_frames == 0);
+  for (uint64_t number = 0; number < 12; ++number) {
+    DiskView view;
+    if (t.tier->find(id_of(number), 0, &view)) t.check_own_file(id_of(number), 20 * MiB);
+  }
+}
+
+namespace {
+
+// Files of this process may be so long; longer writes are short, or fail, without a signal.
+struct FileSizeLimit {
+  explicit FileSizeLimit(uint64_t bytes) {
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    handler = std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{.rlim_cur = bytes, .rlim_max = before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &before);
+    std::signal(SIGXFSZ, handler);
+  }
+  rlimit before{};
+  void (*handler)(int) = nullptr;
+};
+
+}  // namespace
+
+TEST_CASE("a write that fails or is cut short is not told of") {
+  for (const uint64_t written_bytes : {uint64_t{0}, 2 * MiB}) {
+    WriterCore t;
+    const ObjectId id = id_of(1);
+    constexpr uint64_t bytes = 16 * MiB;
+    t.load({.id = id, .object_bytes = bytes, .offset = 0, .bytes = 64 * KiB});
+    t.wait_idle();
+    REQUIRE(t.valid_blocks(id, 0) == 1);
+    {
+      const FileSizeLimit limit(12 * MiB + written_bytes);
+      t.load({.id = id, .object_bytes = bytes, .offset = 12 * MiB, .bytes = 4 * MiB});
+      t.wait_idle();
+    }
+    CHECK(t.valid_blocks(id, 3) == 0);
+    CHECK(t.valid_blocks(id, 0) == 1);
+    CHECK(t.tier->stats(0).write_errors + t.tier->stats(0).writes_shed > 0);
+    CHECK(t.memory->stats().pinned_frames == 0);
+    t.check_own_file(id, bytes);
+  }
+}
+
+}  // namespace blobcache
