@@ -1,6 +1,7 @@
 #include "cli/cached_file.h"
 
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
@@ -16,6 +17,8 @@
 
 namespace blobcache::cli {
 namespace {
+
+constexpr uint64_t room_percent = 85;  // cache.disk.low_watermark, unless it was changed
 
 // A file by its name, or open already: what is asked of an open one is said of the version that was opened.
 struct Target {
@@ -42,6 +45,15 @@ int read_tiers(const Target& target, std::vector<TierBytes>* out) {
   std::erase_if(*tiers, [](const TierBytes& tier) { return tier.tier == "size"; });
   *out = std::move(*tiers);
   return 0;
+}
+
+std::optional<uint64_t> number_at(std::string_view text, std::string_view key, size_t from) {
+  const size_t at = text.find(key, from);
+  uint64_t number = 0;
+  if (at == std::string_view::npos) return std::nullopt;
+  const char* start = text.data() + at + key.size();
+  if (std::from_chars(start, text.data() + text.size(), number).ec != std::errc()) return std::nullopt;
+  return number;
 }
 
 int read_all(const Target& target, CachedFile* out) {
@@ -119,6 +131,14 @@ bool says_passthrough(std::string_view status_json, std::string_view mountpoint)
   return at != std::string_view::npos && status_json.substr(at + key.size()).starts_with("true");
 }
 
-bool says_disks(std::string_view status_json) { return status_json.find("\"disks\":[{") != std::string_view::npos; }
+std::optional<uint64_t> disk_room(std::string_view status_json) {
+  const size_t disk = status_json.find("\"disk\":{\"used\":");
+  if (disk == std::string_view::npos || status_json.find("\"disks\":[{") == std::string_view::npos) return std::nullopt;
+  const std::optional<uint64_t> used = number_at(status_json, "\"used\":", disk);
+  const std::optional<uint64_t> limit = number_at(status_json, "\"limit\":", disk);
+  if (!used || !limit) return std::nullopt;
+  const uint64_t usable = *limit * room_percent / 100;
+  return usable > *used ? usable - *used : 0;
+}
 
 }  // namespace blobcache::cli

@@ -40,7 +40,7 @@ std::optional<fuse::MountEntry> mount_of(const std::string& path);
 const fuse::MountEntry* find_mount_above(const std::vector<fuse::MountEntry>& mounts, std::string_view path);
 // Whether the daemon's status says that the volume on this mount point is read by passthrough.
 bool says_passthrough(std::string_view status_json, std::string_view mountpoint);
-// Whether it says that there are disks.
-bool says_disks(std::string_view status_json);
+// Bytes that all disks together still take before the cache evicts; nullopt: there are none.
+std::optional<uint64_t> disk_room(std::string_view status_json);
 
 }  // namespace blobcache::cli

@@ -2,8 +2,9 @@
 // or drops them.
 //
 // It is an ordinary reader of the mount: what it may read is what its user may read, and what it fills is what any reader
-// would have filled. The disk is written behind the reads, so after the last of them it waits until the disk has it all, or
-// until no more comes (no room, or a disk that takes no writes).
+// would have filled. The disk is written behind the reads, and what comes faster than it can be written is left out. So
+// after the last read it waits until no more comes, and reads what lacks again, one file after the other; memory is told to
+// forget these first, because what lies there is not written a second time. A disk without room stays without.
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -32,6 +33,7 @@ constexpr unsigned jobs_default = 8;
 constexpr unsigned jobs_max = 256;
 constexpr unsigned show_ms = 200;
 constexpr int control_ms = 12'000;  // longer than the daemon's own patience with a disk and a core
+constexpr unsigned rounds_max = 4;
 constexpr auto settle_look = std::chrono::milliseconds(100);
 constexpr auto settle_quiet = std::chrono::milliseconds(2'000);  // nothing more has come: it will not
 constexpr auto settle_limit = std::chrono::milliseconds(60'000);
@@ -58,39 +60,53 @@ struct Report {
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-void read_files(const WarmFiles& files, const Arguments& arguments, Report* report) {
-  WarmReader reader(files.files());
-  Progress progress(!arguments.json);
+struct ReadResult {
+  uint64_t bytes = 0;
+  double seconds = 0;
+  std::vector<WarmFailure> failures;
+};
+
+ReadResult read_files(const std::vector<WarmFile>& files, unsigned jobs, bool shown) {
+  WarmReader reader(files);
+  Progress progress(shown);
+  uint64_t bytes_total = 0;
+  for (const WarmFile& file : files) bytes_total += file.bytes;
   const Clock::time_point start = Clock::now();
-  reader.start(arguments.jobs);
+  reader.start(jobs);
   while (!reader.wait(show_ms)) {
     progress.show({.bytes_done = reader.bytes_read(),
-                   .bytes_total = files.bytes(),
+                   .bytes_total = bytes_total,
                    .files_done = reader.files_done(),
-                   .files_total = files.files().size(),
+                   .files_total = files.size(),
                    .seconds = seconds_since(start)});
   }
   reader.join();
   progress.end();
-  report->bytes_read = reader.bytes_read();
-  report->seconds = seconds_since(start);
-  report->failures.insert(report->failures.end(), reader.failures().begin(), reader.failures().end());
+  return {.bytes = reader.bytes_read(), .seconds = seconds_since(start), .failures = reader.failures()};
 }
 
-bool has_disks(const std::string& path) {
+// nullopt: it has no disks, or may not be asked.
+std::optional<uint64_t> ask_room(const std::string& path) {
   const auto mount = mount_of(path);
   std::string status;
-  return mount && ask_mount(*mount, "status", control_ms, &status) == Ping::Answer::alive && says_disks(status);
+  if (!mount || ask_mount(*mount, "status", control_ms, &status) != Ping::Answer::alive) return std::nullopt;
+  return disk_room(status);
 }
+
+struct Lacking {
+  std::vector<WarmFile> files;
+  uint64_t bytes = 0;  // of them, that the disk does not have
+};
 
 // Small objects are verified when they are read, larger ones as soon as they are whole.
 bool is_settled(const WarmFile& file, const std::vector<TierBytes>& tiers) {
   return bytes_of(tiers, file.bytes < limits::chunk_bytes_min ? "disk" : "disk_verified") >= file.bytes;
 }
 
-// Until every file lies on disk verified, or nothing has changed for a while.
-void wait_for_disk(const std::vector<WarmFile>& files, bool shown) {
+// Until every file lies on disk verified, or nothing has changed for a while. Gives back what lacks.
+Lacking wait_for_disk(const std::vector<WarmFile>& files, bool shown) {
   std::vector<const WarmFile*> pending;
+  Lacking lacking;
   for (const WarmFile& file : files) {
     if (file.bytes > 0) pending.push_back(&file);
   }
@@ -100,22 +116,66 @@ void wait_for_disk(const std::vector<WarmFile>& files, bool shown) {
   bool told = false;
   while (true) {
     uint64_t sum = 0;
+    lacking = Lacking();
     std::erase_if(pending, [&](const WarmFile* file) {
       std::vector<TierBytes> tiers;
       if (read_tiers(file->path, &tiers) != 0) return true;  // the report will tell
       sum += bytes_of(tiers, "disk") + bytes_of(tiers, "disk_verified");
+      if (const uint64_t disk = bytes_of(tiers, "disk"); disk < file->bytes) {
+        lacking.files.push_back(*file);
+        lacking.bytes += file->bytes - disk;
+      }
       return is_settled(*file, tiers);
     });
     sum += files.size() - pending.size();
     if (sum != before) changed = Clock::now();
     before = sum;
     const Clock::time_point now = Clock::now();
-    if (pending.empty() || now - changed > settle_quiet || now - start > settle_limit) return;
+    if (pending.empty() || now - changed > settle_quiet || now - start > settle_limit) return lacking;
     if (shown && !told && now - start > settle_quiet) {
       fmt::print(stderr, "waiting for the disk to have {} files\n", pending.size());
       told = true;
     }
     std::this_thread::sleep_for(settle_look);
+  }
+}
+
+// Empty, or the cause. command: "evict" or "forget".
+std::string tell_daemon(std::string_view command, const WarmFile& file) {
+  std::string id;
+  if (const int os_errno = read_id(file.path, &id); os_errno != 0) return std::strerror(os_errno);
+  const auto mount = mount_of(file.path);
+  if (!mount) return "its mount is gone";
+  std::string answer;
+  switch (ask_mount(*mount, fmt::format("{} {} {}", command, id, file.bytes), control_ms, &answer)) {
+    case Ping::Answer::alive: break;
+    case Ping::Answer::denied: return "its daemon may not be asked by this user; repeat as root or as its owner";
+    case Ping::Answer::silent: return "its daemon does not answer";
+    case Ping::Answer::gone: return "its daemon does not listen";
+  }
+  if (answer == "ok\n") return "";
+  constexpr std::string_view prefix = "error: ";
+  std::string cause = answer.starts_with(prefix) ? answer.substr(prefix.size()) : answer;
+  while (cause.ends_with('\n')) cause.pop_back();
+  return cause;
+}
+
+void fill(const Arguments& arguments, const std::vector<WarmFile>& files, Report* report) {
+  const ReadResult result = read_files(files, arguments.jobs, !arguments.json);
+  report->bytes_read = result.bytes;
+  report->seconds = result.seconds;
+  report->failures.insert(report->failures.end(), result.failures.begin(), result.failures.end());
+  if (files.empty() || !ask_room(files[0].path)) return;
+  Lacking lacking = wait_for_disk(files, !arguments.json);
+  for (unsigned round = 1; round < rounds_max && !lacking.files.empty(); ++round) {
+    // Without room it would only push out what came before.
+    if (lacking.bytes > ask_room(files[0].path).value_or(0)) return;
+    const uint64_t before = lacking.bytes;
+    // Who may not tell the daemon leaves it at that.
+    std::erase_if(lacking.files, [](const WarmFile& file) { return !tell_daemon("forget", file).empty(); });
+    read_files(lacking.files, 1, !arguments.json);
+    lacking = wait_for_disk(lacking.files, !arguments.json);
+    if (lacking.bytes >= before) return;
   }
 }
 
@@ -136,27 +196,6 @@ void drop_pages(const std::string& path) {
   if (fd < 0) return;
   posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   close(fd);
-}
-
-// Empty, or the cause.
-std::string evict_file(const WarmFile& file) {
-  std::string id;
-  if (const int os_errno = read_id(file.path, &id); os_errno != 0) return std::strerror(os_errno);
-  const auto mount = mount_of(file.path);
-  if (!mount) return "its mount is gone";
-  drop_pages(file.path);
-  std::string answer;
-  switch (ask_mount(*mount, fmt::format("evict {} {}", id, file.bytes), control_ms, &answer)) {
-    case Ping::Answer::alive: break;
-    case Ping::Answer::denied: return "its daemon may not be asked by this user; repeat as root or as its owner";
-    case Ping::Answer::silent: return "its daemon does not answer";
-    case Ping::Answer::gone: return "its daemon does not listen";
-  }
-  if (answer == "ok\n") return "";
-  constexpr std::string_view prefix = "error: ";
-  std::string cause = answer.starts_with(prefix) ? answer.substr(prefix.size()) : answer;
-  while (cause.ends_with('\n')) cause.pop_back();
-  return cause;
 }
 
 void print_report(const Arguments& arguments, const Report& report) {
@@ -206,12 +245,12 @@ Report work(const Arguments& arguments, const WarmFiles& files) {
   Report report{.files = files.files().size(), .bytes = files.bytes(), .failures = files.failures()};
   if (arguments.evict) {
     for (const WarmFile& file : files.files()) {
-      const std::string cause = evict_file(file);
+      drop_pages(file.path);
+      const std::string cause = tell_daemon("evict", file);
       if (!cause.empty()) report.failures.push_back({file.path, cause});
     }
   } else if (!arguments.check) {
-    read_files(files, arguments, &report);
-    if (!files.files().empty() && has_disks(files.files()[0].path)) wait_for_disk(files.files(), !arguments.json);
+    fill(arguments, files.files(), &report);
   }
   add_up_tiers(files.files(), &report);
   return report;

@@ -3,6 +3,7 @@
 //   status  -> one JSON object
 //   stop    -> "ok\n", and the node drains
 //   evict ID BYTES -> "ok\n", once the object of that size is neither on disk nor in memory; or "error: ...\n"
+//   forget ID BYTES -> the same of memory alone
 //   Owner     Node.   Thread  the main thread; it polls fd() and calls on_readable()
 //   Path      as base/state_paths.h says; mode 0660
 #pragma once

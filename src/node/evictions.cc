@@ -18,6 +18,25 @@ int hex_value(char c) {
   return -1;
 }
 
+struct Object {
+  ObjectId id;
+  uint64_t bytes = 0;
+};
+
+// "ID BYTES"
+Result<Object> parse_object(std::string_view text) {
+  const size_t space = text.find(' ');
+  const Result<ObjectId> id = parse_object_id(text.substr(0, space));
+  const std::string_view number = space == std::string_view::npos ? "" : text.substr(space + 1);
+  Object object;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), object.bytes);
+  if (!id || error != std::errc() || end != number.data() + number.size()) return fail(Code::invalid);
+  object.id = *id;
+  return object;
+}
+
+constexpr std::string_view bad_object = "error: an object id and its size are wanted\n";
+
 }  // namespace
 
 // Frames are taken out of the index between the turns of a core: it is a core that says so (base/epoch.h).
@@ -54,19 +73,23 @@ Evictions::Evictions(SharedState& shared) : shared_(shared), drop_(std::make_uni
 Evictions::~Evictions() { BC_ASSERT(!thread_.joinable()); }
 
 std::string Evictions::evict(std::string_view arguments, Poster& poster, const Reactor& core) {
-  const size_t space = arguments.find(' ');
-  const Result<ObjectId> id = parse_object_id(arguments.substr(0, space));
-  const std::string_view number = space == std::string_view::npos ? "" : arguments.substr(space + 1);
-  uint64_t bytes = 0;
-  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), bytes);
-  if (!id || error != std::errc() || end != number.data() + number.size()) {
-    return "error: evict takes an object id and its size\n";
-  }
-  if (const Result<void> removed = remove_from_disk(*id); !removed && removed.error().code != Code::not_found) {
+  const Result<Object> object = parse_object(arguments);
+  if (!object) return std::string(bad_object);
+  if (const Result<void> removed = remove_from_disk(object->id); !removed && removed.error().code != Code::not_found) {
     return fmt::format("error: the disk did not let go of it: {}\n", code_name(removed.error().code));
   }
+  return drop_from_memory(object->id, object->bytes, poster, core);
+}
+
+std::string Evictions::forget(std::string_view arguments, Poster& poster, const Reactor& core) {
+  const Result<Object> object = parse_object(arguments);
+  if (!object) return std::string(bad_object);
+  return drop_from_memory(object->id, object->bytes, poster, core);
+}
+
+std::string Evictions::drop_from_memory(const ObjectId& id, uint64_t bytes, Poster& poster, const Reactor& core) {
   if (drop_->in_flight && !drop_->done.try_acquire()) return "error: a core does not answer\n";
-  drop_->id = *id;
+  drop_->id = id;
   drop_->bytes = bytes;
   drop_->in_flight = true;
   poster.post(core, *drop_);

@@ -1,4 +1,5 @@
-// Evictions: the command "evict ID BYTES" of the control socket: one object leaves the disks and the memory tier.
+// Evictions: the commands "evict ID BYTES" and "forget ID BYTES" of the control socket: one object leaves the disks and the
+// memory tier, or the memory tier alone.
 //   Owner     Node.   Thread  the main thread; the disk's part happens on a helper thread, because a disk may hang and the
 //             main thread has signals to answer
 //   Limits    one at a time, waited for at most patience_ms; a disk that hangs fails this command and the next ones
@@ -30,12 +31,14 @@ class Evictions {
 
   // "ok\n", or "error: ...\n". An object that nobody has is evicted.
   std::string evict(std::string_view arguments, Poster& poster, const Reactor& core);
+  std::string forget(std::string_view arguments, Poster& poster, const Reactor& core);
   // False: a disk or a core still hangs with something of this object's.
   bool join();
 
  private:
   struct DropMessage;
 
+  std::string drop_from_memory(const ObjectId& id, uint64_t bytes, Poster& poster, const Reactor& core);
   Result<void> remove_from_disk(const ObjectId& id);
 
   SharedState& shared_;

@@ -205,6 +205,9 @@ Outcome Node::open_control() {
   control_.add("evict", [this](std::string_view arguments) {
     return evictions_->evict(arguments, *poster_, cores_[0]->reactor());
   });
+  control_.add("forget", [this](std::string_view arguments) {
+    return evictions_->forget(arguments, *poster_, cores_[0]->reactor());
+  });
   control_.add("stop", [](std::string_view) {
     kill(getpid(), SIGTERM);
     return std::string("ok\n");

@@ -44,6 +44,31 @@ TEST_CASE("doctor: a good machine is ok in every line") {
   }
 }
 
+TEST_CASE("doctor: a disk by what was tried on it") {
+  DiskFacts disk{.path = "/c",
+                 .os_errno = 0,
+                 .filesystem = "ext4",
+                 .direct_alignment = 512,
+                 .free_bytes = uint64_t{100} << 30,
+                 .write_bytes_s = 1'000'000'000,
+                 .read_bytes_s = 3'000'000'000};
+  CHECK(check_disk(disk).state == State::ok);
+  CHECK(contains(check_disk(disk).detail, "/c on ext4"));
+  const auto with = [&](auto change) {
+    DiskFacts changed = disk;
+    change(changed);
+    const Check check = check_disk(changed);
+    CHECK(!check.remedy.empty());
+    return check;
+  };
+  CHECK(with([](DiskFacts& d) { d.filesystem = "overlay"; }).state == State::slow);
+  CHECK(with([](DiskFacts& d) { d.free_bytes = 1; }).state == State::slow);
+  CHECK(with([](DiskFacts& d) { d.read_bytes_s = 100'000'000; }).state == State::slow);
+  CHECK(with([](DiskFacts& d) { d.direct_alignment = 0; }).state == State::missing);
+  CHECK(contains(with([](DiskFacts& d) { d.os_errno = EROFS; }).detail, "Read-only"));
+  CHECK(contains(with([](DiskFacts& d) { d.os_errno = ETIMEDOUT; }).detail, "does not answer"));
+}
+
 TEST_CASE("doctor: what is wrong has its state and a remedy") {
   Facts facts = good_facts();
   facts.kernel = {5, 15};
