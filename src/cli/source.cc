@@ -69,15 +69,21 @@ node::Outcome source_path(const std::string& source, std::string* path_out) {
     if (rest.starts_with('/') && percent_decode(rest, path_out)) return {};
     return {exit_wrong_use, fmt::format("source {} is no file URL; write it as file:///DIRECTORY", source)};
   }
-  if (scheme == "http" || scheme == "https" || scheme == "s3") {
-    return {exit_failed, fmt::format("source scheme {}:// is not supported by this version; give a directory or "
-                                     "file:///DIRECTORY",
-                                     scheme)};
-  }
-  return {exit_wrong_use, fmt::format("source scheme {}:// is unknown; give a directory or file:///DIRECTORY", scheme)};
+  return {exit_wrong_use,
+          fmt::format("source scheme {}:// is unknown; give a directory, file:///DIRECTORY, s3://BUCKET/PREFIX or "
+                      "http(s)://HOST/PATH/",
+                      scheme)};
+}
+
+bool is_remote_source(std::string_view source) {
+  return source.starts_with("s3://") || source.starts_with("http://") || source.starts_with("https://");
 }
 
 node::Outcome resolve_source(const std::string& source, std::string* real_path_out) {
+  if (is_remote_source(source)) {
+    *real_path_out = source;
+    return {};
+  }
   std::string path;
   node::Outcome outcome = source_path(source, &path);
   if (outcome.exit_code != 0) return outcome;

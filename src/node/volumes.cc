@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "fuse/address_space.h"
 #include "fuse/mountinfo.h"
-#include "origin/posix.h"
+#include "origin/open.h"
 #include "ring/uring.h"
 
 namespace blobcache::node {
@@ -91,16 +91,9 @@ Outcome make_volumes(const Config& config, SharedState& shared) {
     volume->config = volume_config;
     volume->fuse_config = config.fuse;
     volume->origin_config = config.origin;
-    std::string root = volume_config.source;
-    if (root.starts_with("file://")) root = root.substr(7);
-    if (root.find("://") != std::string::npos) {
-      return failed(fmt::format("the source {} has a scheme that this version cannot read; use a directory or file://",
-                                volume_config.source));
-    }
-    Result<std::unique_ptr<Origin>> origin = create_posix_origin({.root = root});
-    if (!origin) {
-      return failed(fmt::format("cannot open the source {}: {}", root, std::strerror(origin.error().os_errno)));
-    }
+    std::string why;
+    Result<std::unique_ptr<Origin>> origin = open_origin(volume_config, config.origin, &why);
+    if (!origin) return failed(why);
     volume->origin = std::move(*origin);
     volume->identity = volume_config.id.empty() ? std::string(volume->origin->canonical_source()) : volume_config.id;
     shared.volumes.push_back(std::move(volume));
