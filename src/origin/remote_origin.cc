@@ -291,8 +291,7 @@ FileInfo RemoteOrigin::directory_info(std::string_view key) const {
 
 void RemoteOrigin::count_hidden(std::string_view key) {
   if (hidden_.fetch_add(1, std::memory_order_relaxed) > 0) return;
-  BC_LOG(warn, "{} has keys that cannot be shown as files, such as \"{}\" (docs/S3.md)",
-         options_.volume.source, key);
+  BC_LOG(warn, "{} has keys that cannot be shown as files, such as \"{}\" (docs/S3.md)", options_.volume.source, key);
 }
 
 // The end.

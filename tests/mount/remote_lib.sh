@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# What tests with a server in place of a directory stand on. Sourced after lib.sh.
+
+free_port() {
+  "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# start_s3: a real S3 server of the distribution's packages, with the bucket "blobs"; S3_* say where and how.
+start_s3() {
+  local line
+  S3_DIR=$MOUNT_TMP/s3
+  "$MOUNT_TESTS/../s3server/s3-server" start "$S3_DIR" "$(free_port)" >"$MOUNT_TMP/s3.env" 2>"$MOUNT_TMP/s3.log" ||
+    nothing_tested "S3" "no server could be started: $(tail -n 1 "$MOUNT_TMP/s3.log")"
+  while read -r line; do export "${line?}"; done <"$MOUNT_TMP/s3.env"
+  trap '"$MOUNT_TESTS/../s3server/s3-server" stop "$S3_DIR"' EXIT
+  printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$S3_ACCESS_KEY" "$S3_SECRET_KEY" \
+    >"$MOUNT_TMP/keys"
+  DAEMON_LOG=$MOUNT_TMP/daemon.log
+  S3_OPTIONS=(-o "volume.s3.endpoint=$S3_ENDPOINT" -o "volume.s3.credentials=$MOUNT_TMP/keys" -o volume.revalidate=0s
+    -o "log.file=$DAEMON_LOG")
+}
+
+s3() { "$PYTHON" "$MOUNT_TESTS/../s3server/s3_client.py" "$@"; }
+
+# start_proxy PORT: the fault proxy in front of a server; PROXY_PORT.
+start_proxy() {
+  rm -f "$MOUNT_TMP/proxy.port"
+  "$PYTHON" "$MOUNT_TESTS/../faults/proxy.py" "$1" "$MOUNT_TMP/proxy.port" >"$MOUNT_TMP/proxy.log" 2>&1 &
+  wait_for 20 "the fault proxy" test -s "$MOUNT_TMP/proxy.port"
+  PROXY_PORT=$(<"$MOUNT_TMP/proxy.port")
+}
+
+faults() { curl -fsS --noproxy '*' "http://127.0.0.1:$PROXY_PORT/__faults__?$1" >/dev/null; }
+
+# count NAME: of the proxy, since the faults were set.
+count() {
+  curl -fsS --noproxy '*' "http://127.0.0.1:$PROXY_PORT/__counts__" |
+    "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
+}
+
+# expect_same_bytes DIRECTORY DIRECTORY: names, types, sizes and bytes; owners, modes and times are the volume's.
+expect_same_bytes() {
+  "$PYTHON" - "$1" "$2" <<'PYTHON' || fail "$2 differs from $1"
+import hashlib, os, sys
+
+def content(root):
+    found = {}
+    root = os.fsencode(root)
+    for folder, folders, names in os.walk(root, onerror=lambda error: sys.exit(str(error))):
+        for name in folders:
+            found[os.path.relpath(os.path.join(folder, name), root)] = "directory"
+        for name in names:
+            path = os.path.join(folder, name)
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[os.path.relpath(path, root)] = (os.stat(path).st_size, digest)
+    return found
+
+wanted, got = map(content, sys.argv[1:])
+for key in sorted(wanted.keys() | got.keys()):
+    if wanted.get(key) != got.get(key):
+        sys.exit(f"{key!r}: {wanted.get(key)} in the source, {got.get(key)} in the mount")
+PYTHON
+}
