@@ -60,9 +60,9 @@ check_open_files() {
   compare big-1 big-2
   wait_for 30 "the first files are on disk and verified" verified_is "$(total_bytes "$source_dir" big-1 big-2)" big-1 big-2
   drop_mount_cache big-1 big-2
-  "$PYTHON" - "$mnt" "$source_dir" "${FILES[@]}" <<'PYTHON'
+  "$PYTHON" - "$1" "$mnt" "$source_dir" "${FILES[@]}" <<'PYTHON'
 import json, os, sys
-mount, source, names = sys.argv[1], sys.argv[2], sys.argv[3:]
+passthrough, mount, source, names = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
 
 def right(fd, name):
     with open(f"{source}/{name}", "rb") as wanted:
@@ -84,7 +84,8 @@ for _ in range(4):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
 evicted = sum(on_disk(name) < os.path.getsize(f"{source}/{name}") for name in held)
-assert evicted, "nothing of the open files was evicted: nothing is tested"
+# Those that the kernel reads by itself may also be kept.
+assert evicted or passthrough == "auto", "nothing of the open files was evicted: nothing is tested"
 for name, fd in held.items():
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     right(fd, name)
