@@ -157,8 +157,10 @@ bool HttpClient::check_body(HttpRequest& request) {
       return false;
     }
   } else if (head.status != 200 || first != 0 || parse_count(head.content_length) != request.bytes) {
-    // The whole object for a part of it: such a server would send all of it again for every block.
-    refuse(request, {Code::protocol}, head.status == 200);
+    // The whole object for a part of it: such a server would send all of it again for every block. Without the version that
+    // was asked for it is an error page, which may be gone the next time.
+    const bool ignores_ranges = head.status == 200 && version_of(head) == request.expected_version;
+    refuse(request, {Code::protocol, EPROTO}, ignores_ranges);
     return false;
   }
   if (!request.expected_version.empty() && version_of(head) != request.expected_version) {

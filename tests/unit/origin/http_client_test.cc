@@ -159,6 +159,23 @@ TEST_CASE("connections that break at every position: the range goes on behind wh
   CHECK(server.requests() == 22);
 }
 
+TEST_CASE("an error page that calls itself a success passes; a server that ignores ranges is asked once") {
+  HttpServer server([](const ServerRequest& request) {
+    if (request.number < 2) return reply_with("200 OK", "Content-Type: text/html\r\n", "<html>sorry</html>");
+    return range_reply(request);
+  });
+  HttpCore core;
+  HttpCore::Waited request;
+  request.expected_version = "\"one\"";
+  core.begin_range(request, server, 65536, 65536);
+  core.wait(request);
+  check_bytes(request);
+  unsigned requests = 0;
+  CHECK(failure_of([](const ServerRequest&) { return reply_with("200 OK", "ETag: \"one\"\r\n", pattern(0, 200'000)); },
+                   {.retries_max = 3}, 65536, &requests) == Code::protocol);
+  CHECK(requests == 1);
+}
+
 TEST_CASE("a version that changes between two attempts is not mixed") {
   HttpServer server([](const ServerRequest& request) {
     ServerReply reply = range_reply(request, request.number == 0 ? "ETag: \"one\"\r\n" : "ETag: \"two\"\r\n");
