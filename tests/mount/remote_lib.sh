@@ -6,18 +6,34 @@ free_port() {
 }
 
 # start_s3: a real S3 server of the distribution's packages, with the bucket "blobs"; S3_* say where and how.
-start_s3() {
+start_stop_remote() {
+  if [[ -n ${PROXY_PID:-} ]]; then
+    kill "$PROXY_PID" 2>/dev/null || true
+    wait "$PROXY_PID" 2>/dev/null || true
+  fi
+  "$MOUNT_TESTS/../s3server/s3-server" stop "$S3_DIR"
+}
+
+s3() {
   local line
   S3_DIR=$MOUNT_TMP/s3
   "$MOUNT_TESTS/../s3server/s3-server" start "$S3_DIR" "$(free_port)" >"$MOUNT_TMP/s3.env" 2>"$MOUNT_TMP/s3.log" ||
     nothing_tested "S3" "no server could be started: $(tail -n 1 "$MOUNT_TMP/s3.log")"
   while read -r line; do export "${line?}"; done <"$MOUNT_TMP/s3.env"
-  trap '"$MOUNT_TESTS/../s3server/s3-server" stop "$S3_DIR"' EXIT
+  trap stop_remote EXIT
   printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$S3_ACCESS_KEY" "$S3_SECRET_KEY" \
     >"$MOUNT_TMP/keys"
   DAEMON_LOG=$MOUNT_TMP/daemon.log
   S3_OPTIONS=(-o "volume.s3.endpoint=$S3_ENDPOINT" -o "volume.s3.credentials=$MOUNT_TMP/keys" -o volume.revalidate=0s
     -o "log.file=$DAEMON_LOG")
+}
+
+stop_remote() {
+  if [[ -n ${PROXY_PID:-} ]]; then
+    kill "$PROXY_PID" 2>/dev/null || true
+    wait "$PROXY_PID" 2>/dev/null || true
+  fi
+  "$MOUNT_TESTS/../s3server/s3-server" stop "$S3_DIR"
 }
 
 s3() { "$PYTHON" "$MOUNT_TESTS/../s3server/s3_client.py" "$@"; }
@@ -26,6 +42,7 @@ s3() { "$PYTHON" "$MOUNT_TESTS/../s3server/s3_client.py" "$@"; }
 start_proxy() {
   rm -f "$MOUNT_TMP/proxy.port"
   "$PYTHON" "$MOUNT_TESTS/../faults/proxy.py" "$1" "$MOUNT_TMP/proxy.port" >"$MOUNT_TMP/proxy.log" 2>&1 &
+  PROXY_PID=$!
   wait_for 20 "the fault proxy" test -s "$MOUNT_TMP/proxy.port"
   PROXY_PORT=$(<"$MOUNT_TMP/proxy.port")
 }
