@@ -6,15 +6,7 @@ free_port() {
 }
 
 # start_s3: a real S3 server of the distribution's packages, with the bucket "blobs"; S3_* say where and how.
-start_stop_remote() {
-  if [[ -n ${PROXY_PID:-} ]]; then
-    kill "$PROXY_PID" 2>/dev/null || true
-    wait "$PROXY_PID" 2>/dev/null || true
-  fi
-  "$MOUNT_TESTS/../s3server/s3-server" stop "$S3_DIR"
-}
-
-s3() {
+start_s3() {
   local line
   S3_DIR=$MOUNT_TMP/s3
   "$MOUNT_TESTS/../s3server/s3-server" start "$S3_DIR" "$(free_port)" >"$MOUNT_TMP/s3.env" 2>"$MOUNT_TMP/s3.log" ||
