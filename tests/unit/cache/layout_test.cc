@@ -151,7 +151,6 @@ Bytes zip(bool is64, const std::string& comment) {
     put(file, "name");
     if (!is64) continue;
     put(file, std::string("\x99\x00\x00\x00\x01\x00\x10\x00", 8));
-    file.resize(file.size() - 0);
     put_number<uint64_t>(file, 77);  // compressed size
     put_number<uint64_t>(file, offset);
     file[at + 30] = 4 + 4 + 16;

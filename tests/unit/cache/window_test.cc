@@ -245,6 +245,48 @@ TEST_CASE("without budget nothing is fetched, and the stream goes on when there 
   follower.stop();
 }
 
+TEST_CASE("whatever readers do, and whatever becomes of the fetches, nothing is lost from the budget") {
+  uint64_t state = 7;
+  const auto random = [&state](uint64_t limit) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (state >> 20) % limit;
+  };
+  for (const uint64_t size : {300 * KiB, 40 * MiB, 3 * GiB, 200 * GiB + 12345}) {
+    CAPTURE(size);
+    Follower follower(size);
+    uint64_t at[6] = {};
+    int64_t direction[6] = {};
+    for (int i = 0; i < 20'000; ++i) {
+      const uint64_t reader = random(6);
+      if (random(200) == 0 || at[reader] >= size) {  // it goes elsewhere, and another way
+        at[reader] = random(size);
+        direction[reader] = static_cast<int64_t>(random(5)) - 1;
+      }
+      const uint64_t bytes = std::min<uint64_t>(1 + random(256 * KiB), size - at[reader]);
+      follower.read({at[reader], bytes});
+      at[reader] +=
+          static_cast<uint64_t>(direction[reader] * static_cast<int64_t>(direction[reader] > 1 ? 3 * MiB : bytes));
+      if (!follower.fetches.empty() && random(10) == 0) {
+        const WindowRange& fetch =
+            follower.fetches[follower.fetches.size() - 1 - random(std::min<uint64_t>(follower.fetches.size(), 5))];
+        if (random(2) == 0) {
+          follower.windows.on_dropped(fetch, follower.budget);
+        } else {
+          follower.windows.on_evicted(fetch, follower.budget);
+        }
+      }
+      const PrefetchWindows::Totals& totals = follower.windows.totals();
+      CHECK(totals.asked_bytes >= totals.used_bytes + totals.unused_bytes + follower.budget.memory_bytes());
+      // Four windows, and what lies a little behind four readers.
+      CHECK(follower.budget.memory_bytes() <= 4 * (256 + 64) * MiB);
+    }
+    CHECK(!follower.fetches.empty());
+    follower.windows.stop(follower.budget, &follower.plan);
+    CHECK(follower.budget.memory_bytes() == 0);
+    CHECK(follower.budget.in_flight_bytes() == 0);
+  }
+}
+
 TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
   struct Expected {
     const char* name;
