@@ -332,6 +332,8 @@ bool Node::stop() {
   if (!cores_going_) detach_volumes(shared_);
   clean &= evictions_ == nullptr || evictions_->join();
   clean &= pruner_.stop(pruner_patience_ms);
+  // What is in flight to a server ends now, on the cores that began it: they could wait for a minute otherwise.
+  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) volume->origin->stop();
   for (const std::unique_ptr<Core>& core : cores_) core->stop(cores_going_ ? poster_.get() : nullptr);
   for (const std::unique_ptr<Core>& core : cores_) clean &= core->join();
   if (disks_going_ && !shared_.disk->stop(disk_patience_ms)) {
