@@ -45,7 +45,8 @@ node::Outcome run_in_background(const Config& config) {
 }
 
 void describe(CLI::App& app, MountArguments& arguments) {
-  app.add_option("SOURCE", arguments.source, "what to show: a directory or file:///DIRECTORY")->required();
+  app.add_option("SOURCE", arguments.source, "what to show: a directory, s3://BUCKET/PREFIX or http(s)://HOST/PATH/")
+      ->required();
   app.add_option("MOUNTPOINT", arguments.mountpoint, "an empty directory to show it in")->required();
   app.add_option("--cache-dir", arguments.cache_dir, "disk cache, created 0700 (cache.disk.path)")->type_name("DIR");
   app.add_option("--cache-size", arguments.cache_size, "most it may take of the disk (cache.disk.size)")

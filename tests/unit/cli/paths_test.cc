@@ -87,7 +87,12 @@ TEST_CASE("sources") {
     CAPTURE(text);
     CHECK(source_path(text, &path).exit_code == exit_wrong_use);
   }
-  CHECK(source_path("s3://b/p", &path).exit_code == exit_failed);
+  for (const char* remote : {"s3://b/p", "http://h/p/", "https://h"}) {
+    CHECK(is_remote_source(remote));
+    CHECK(resolve_source(remote, &path).exit_code == 0);
+    CHECK(path == remote);
+  }
+  CHECK(!is_remote_source("file:///s3://b"));
   CHECK(resolve_source("/proc/self/../..", &path).exit_code == 0);
   CHECK(path == "/");
   CHECK(resolve_source("/proc/version", &path).message.find("not a directory") != std::string::npos);
