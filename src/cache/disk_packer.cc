@@ -161,23 +161,29 @@ bool DiskPacker::add(const ObjectId& id, uint64_t object_bytes) {
 }
 
 void DiskPacker::step() {
-  if (queue_count_ == 0) return;
+  if (!has_work()) return;
   const Object object = queue_[queue_first_];
   queue_first_ = (queue_first_ + 1) % queue_max;
   --queue_count_;
-  if (!known(object.id)) stage(object);
+  if (stage(object)) return;
+  queue_first_ = (queue_first_ + queue_max - 1) % queue_max;
+  ++queue_count_;
+  waits_for_room_ = true;
 }
 
-void DiskPacker::stage(const Object& object) {
+// False: its disk's buffers are in use, and it stays where it is.
+bool DiskPacker::stage(const Object& object) {
   const int number = options_.tier->disk_for(object.id);
-  if (number < 0) return;
+  if (number < 0 || known(object.id)) return true;
   Disk& disk = *disks_[static_cast<unsigned>(number)];
   const uint64_t bytes = disk_format::packed_pages(object.bytes) * page_bytes;
-  if (!options_.tier->begin_write(disk.number, bytes)) return;
+  if (bytes > std::min<uint64_t>(buffer_bytes_, options_.tier->segment_bytes(disk.number))) return true;
   Buffer* buffer = buffer_for(disk, bytes);
-  if (buffer == nullptr || !copy(*buffer, object)) {
+  if (buffer == nullptr) return false;
+  if (!options_.tier->begin_write(disk.number, bytes)) return true;
+  if (!copy(*buffer, object)) {
     options_.tier->abandon_write(disk.number, bytes, 0);
-    return;
+    return true;
   }
   if (buffer->state == Buffer::State::unused) {
     buffer->state = Buffer::State::filling;
@@ -187,12 +193,12 @@ void DiskPacker::stage(const Object& object) {
   buffer->used_bytes += bytes;
   // Asked for early, so that it is there when the buffer is to be written; if it cannot be, write() asks again.
   if (disk.current == nullptr && disk.asked == nullptr) (void)ask_segment(disk);
+  return true;
 }
 
-// Where the object goes; null: both buffers are in use, or no segment would take it.
+// Where an object that fits into an empty one goes; null: both are in use.
 DiskPacker::Buffer* DiskPacker::buffer_for(Disk& disk, uint64_t bytes) {
   const uint64_t capacity = std::min<uint64_t>(buffer_bytes_, options_.tier->segment_bytes(disk.number));
-  if (bytes > capacity) return nullptr;
   if (disk.filling != nullptr && disk.filling->used_bytes + bytes > capacity) write(*disk.filling);
   if (disk.filling != nullptr) return disk.filling;
   for (Buffer& buffer : disk.buffers) {
@@ -335,6 +341,9 @@ void DiskPacker::set_free(Buffer& buffer) {
   buffer.state = Buffer::State::unused;
   buffer.used_bytes = 0;
   buffer.item_count = 0;
+  if (!waits_for_room_) return;
+  waits_for_room_ = false;
+  options_.on_room(options_.on_room_context);
 }
 
 // False: the keeper still has as many as we may have.
@@ -391,7 +400,7 @@ void DiskPacker::on_segment_ended(DiskJob& job) {
 }
 
 void DiskPacker::flush() {
-  while (queue_count_ > 0) step();
+  while (has_work()) step();
   for (const std::unique_ptr<Disk>& disk : disks_) {
     disk->end_wanted = true;
     if (disk->filling != nullptr)

@@ -30,9 +30,12 @@ class DiskPacker {
     Reactor* reactor = nullptr;
     std::span<std::byte> staging;
     int staging_buffer_index = -1;
+    // There is room for an object again: has_work() may be true.
+    void (*on_room)(void* context) = nullptr;
+    void* on_room_context = nullptr;
   };
   static constexpr uint64_t flush_ns = 100'000'000;
-  static constexpr unsigned queue_max = 64;
+  static constexpr unsigned queue_max = 1024;
   static constexpr unsigned segments_max = 4;
   static constexpr unsigned buffers_per_disk = 2;
   static size_t buffer_bytes(uint64_t chunk_bytes);
@@ -44,8 +47,8 @@ class DiskPacker {
 
   // True: it is to be packed, and step() will do it.
   bool add(const ObjectId& id, uint64_t object_bytes);
-  bool has_work() const { return queue_count_ > 0; }
-  // Stages one object.
+  bool has_work() const { return queue_count_ > 0 && !waits_for_room_; }
+  // Stages one object, or finds that there is no room for it.
   void step();
   // Stages and writes all there is, and then ends the segments.
   void flush();
@@ -61,7 +64,7 @@ class DiskPacker {
   };
 
   bool known(const ObjectId& id) const;
-  void stage(const Object& object);
+  bool stage(const Object& object);
   Buffer* buffer_for(Disk& disk, uint64_t bytes);
   bool copy(Buffer& buffer, const Object& object);
   void write(Buffer& buffer);
@@ -85,6 +88,7 @@ class DiskPacker {
   Object queue_[queue_max];  // a ring
   unsigned queue_first_ = 0;
   unsigned queue_count_ = 0;
+  bool waits_for_room_ = false;  // the next object's disk has no buffer free
 };
 
 }  // namespace blobcache

@@ -336,6 +336,8 @@ bool DiskTier::begin_write(unsigned disk, uint64_t bytes) {
 void DiskTier::abandon_write(unsigned disk, uint64_t bytes, int os_errno) {
   DiskUnit& unit = impl_->unit(disk);
   unit.space->unreserve(bytes);
+  unit.counters.writes_shed.fetch_add((bytes + limits::block_bytes - 1) / limits::block_bytes,
+                                      std::memory_order_relaxed);
   if (os_errno != 0) unit.on_write_error(os_errno);
 }
 

@@ -105,7 +105,9 @@ struct DiskWriter::Impl {
                 .memory = options.memory,
                 .reactor = options.reactor,
                 .staging = options.staging,
-                .staging_buffer_index = options.staging_buffer_index}) {
+                .staging_buffer_index = options.staging_buffer_index,
+                .on_room = [](void* context) { static_cast<Impl*>(context)->step_soon(); },
+                .on_room_context = this}) {
     step_timer.impl = this;
     step_timer.handler = [](Timer& timer) { static_cast<StepTimer&>(timer).impl->step(); };
     for (uint32_t i = 0; i < writes_max; ++i) {
@@ -131,6 +133,8 @@ struct DiskWriter::Impl {
   void step();
   void start(Write& write);
   void start_run(Write& write, Run& run, unsigned first, unsigned count);
+  void stop_writing(Write& write);
+  void let_go(Write& write);
   void finish(Write& write);
   void shed(Write& write, int os_errno);
   void end(Write& write);
@@ -145,6 +149,9 @@ struct DiskWriter::Impl {
   DiskPacker packer;
   Pool<Write> writes{writes_max};
   List<Write> ready;
+  unsigned creating_count = 0;
+  unsigned writing_count = 0;
+  uint64_t held_bytes = 0;
   StepTimer step_timer;
 };
 
@@ -156,7 +163,7 @@ size_t DiskWriter::staging_bytes(unsigned disks, uint64_t chunk_bytes) {
 }
 
 void DiskWriter::write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& frame, uint64_t frame_offset,
-                              uint64_t blocks) {
+                              uint64_t blocks, uint64_t damaged) {
   Impl& impl = *impl_;
   BC_ASSERT(blocks != 0 && frame_offset % block_bytes == 0 && frame_offset < object_bytes);
   const uint64_t position = frame_offset / disk_format::index_chunk_bytes;
@@ -166,7 +173,8 @@ void DiskWriter::write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& 
   DiskView view;
   const bool known = impl.tier.find(id, position, &view);
   if (known && (view.place.packed || view.size != object_bytes)) return;
-  const uint64_t wanted = known ? of_chunk & ~view.valid : of_chunk;
+  const uint64_t there = known ? view.valid & ~(damaged << (within / block_bytes)) : 0;
+  const uint64_t wanted = of_chunk & ~there;
   if (wanted == 0) return;
 
   Write* creating = impl.find_creating(id);
@@ -174,12 +182,15 @@ void DiskWriter::write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& 
   if (disk < 0) return;
   const uint64_t bytes = bytes_on_disk(object_bytes, position, wanted);
   if (!impl.tier.begin_write(static_cast<unsigned>(disk), bytes)) return;
-  Write* write = impl.writes.try_acquire();
+  const uint64_t frame_bytes = impl.memory.frame_size(frame);
+  const bool may_hold = impl.held_bytes + frame_bytes <= impl.options.held_bytes_max;
+  Write* write = may_hold ? impl.writes.try_acquire() : nullptr;
   if (write == nullptr) {
     impl.tier.abandon_write(static_cast<unsigned>(disk), bytes, 0);
     return;
   }
   impl.memory.hold(frame);
+  impl.held_bytes += frame_bytes;
   write->id = id;
   write->object_bytes = object_bytes;
   write->position = position;
@@ -211,12 +222,11 @@ bool DiskWriter::idle() const { return impl_->writes.free_count() == writes_max 
 
 void DiskWriter::flush() {
   impl_->packer.flush();
-  while (Write* write = impl_->ready.pop_front()) impl_->start(*write);
-  if (impl_->step_timer.armed()) impl_->options.reactor->cancel(impl_->step_timer);
+  if (!impl_->ready.empty()) impl_->step_soon();
 }
 
 Write* DiskWriter::Impl::find_creating(const ObjectId& id) {
-  if (writes.free_count() == writes_max) return nullptr;
+  if (creating_count == 0) return nullptr;
   for (uint32_t i = 0; i < writes_max; ++i) {
     if (writes[i].creating && writes[i].id == id) return &writes[i];
   }
@@ -225,6 +235,7 @@ Write* DiskWriter::Impl::find_creating(const ObjectId& id) {
 
 void DiskWriter::Impl::create_file(Write& write) {
   write.creating = true;
+  ++creating_count;
   write.create.disk = write.disk;
   write.create.id = write.id;
   write.create.object_bytes = write.object_bytes;
@@ -238,12 +249,13 @@ void DiskWriter::Impl::on_created(DiskJob& job) {
   Write& write = *create.write;
   Impl& impl = of(write);
   write.creating = false;
+  --impl.creating_count;
   List<Write> all;
   all.push_back(write);
   while (Write* follower = write.followers.pop_front()) all.push_back(*follower);
   while (Write* each = all.pop_front()) {
     if (create.failed) {
-      impl.memory.unhold(*each->frame);
+      impl.let_go(*each);
       impl.shed(*each, 0);  // the keeper knows why
       continue;
     }
@@ -265,15 +277,16 @@ void DiskWriter::Impl::step_soon() {
 
 // One write or one object a turn: up to 4 MiB of checksums, a third of a millisecond.
 void DiskWriter::Impl::step() {
-  if (Write* write = ready.pop_front())
+  if (Write* write = writing_count < writing_max ? ready.pop_front() : nullptr)
     start(*write);
   else
     packer.step();
-  if (!ready.empty() || packer.has_work()) step_soon();
+  if ((writing_count < writing_max && !ready.empty()) || packer.has_work()) step_soon();
 }
 
 void DiskWriter::Impl::start(Write& write) {
   DiskFile& file = *write.file;
+  ++writing_count;
   file.writing.fetch_add(1, std::memory_order_seq_cst);
   if (file.gone.load(std::memory_order_acquire) || file.armed.load(std::memory_order_seq_cst) != 0) {
     finish(write);
@@ -325,8 +338,8 @@ void DiskWriter::Impl::on_run(Op& op, int32_t result, uint32_t) {
     impl.finish(write);
     return;
   }
-  file.writing.fetch_sub(1, std::memory_order_seq_cst);
-  impl.memory.unhold(*write.frame);
+  impl.stop_writing(write);
+  impl.let_go(write);
   write.written.disk = write.disk;
   write.written.file = &file;
   write.written.position = write.position;
@@ -336,10 +349,21 @@ void DiskWriter::Impl::on_run(Op& op, int32_t result, uint32_t) {
   impl.tier.post(*impl.options.reactor, write.written);
 }
 
+void DiskWriter::Impl::stop_writing(Write& write) {
+  write.file->writing.fetch_sub(1, std::memory_order_seq_cst);
+  --writing_count;
+  if (!ready.empty()) step_soon();
+}
+
+void DiskWriter::Impl::let_go(Write& write) {
+  held_bytes -= memory.frame_size(*write.frame);
+  memory.unhold(*write.frame);
+}
+
 // Nothing of it is in flight, and nothing of it is to be told.
 void DiskWriter::Impl::finish(Write& write) {
-  write.file->writing.fetch_sub(1, std::memory_order_seq_cst);
-  memory.unhold(*write.frame);
+  stop_writing(write);
+  let_go(write);
   shed(write, write.os_errno);
 }
 

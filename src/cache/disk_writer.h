@@ -6,7 +6,8 @@
 //             the frame is held until the write has ended
 //   Packed    objects smaller than a chunk are copied, header and bytes, into a staging buffer that is written when it is full
 //             or has waited for flush_ns
-//   Limits    writes_max in flight, one begun a turn; two staging buffers a disk; beyond that a write is shed: a later miss
+//   Limits    writing_max in flight, one begun a turn; writes_max waiting, with frames of held_bytes_max; two staging buffers a
+//             disk; beyond that a write is shed: a later miss
 //   Order     data, then (keeper) sidecar and index: what a crash leaves is at worst a miss
 #pragma once
 
@@ -31,8 +32,11 @@ class DiskWriter {
     bool registered_buffers = true;  // the ring knows the arena
     std::span<std::byte> staging;    // page-aligned, staging_bytes(disks); inside the arena or not
     int staging_buffer_index = -1;   // registered buffer that staging lies in; -1: none
+    // Of frames that wait for their write: a share of the memory tier, which must go on serving.
+    uint64_t held_bytes_max = 64 * limits::MiB;
   };
-  static constexpr unsigned writes_max = 16;
+  static constexpr unsigned writes_max = 512;
+  static constexpr unsigned writing_max = 16;
   // Two buffers a disk, each for the largest packed object and its header, and for 2 MiB at least.
   static size_t staging_bytes(unsigned disks, uint64_t chunk_bytes);
 
@@ -42,8 +46,10 @@ class DiskWriter {
   DiskWriter& operator=(const DiskWriter&) = delete;
 
   // Blocks of an own-file object that a load has just brought: bits of the frame, valid bytes, still loading (so before
-  // MemoryTier::finish_load). The frame is held as long as it is needed.
-  void write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& frame, uint64_t frame_offset, uint64_t blocks);
+  // MemoryTier::finish_load). The frame is held as long as it is needed. damaged: those of them that the index may still
+  // call valid, because the DiskDropJob that was posted for them has not run yet.
+  void write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& frame, uint64_t frame_offset, uint64_t blocks,
+                    uint64_t damaged = 0);
   // A packed object of which a load has just ended (after finish_load): written if all of it is in memory.
   void write_packed(const ObjectId& id, uint64_t object_bytes);
   // Nothing is in flight or staged.

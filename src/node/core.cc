@@ -186,7 +186,8 @@ void Core::make_writer() {
                           .reactor = reactor_.get(),
                           .registered_buffers = registered_buffers_,
                           .staging = staging(),
-                          .staging_buffer_index = registered_buffers_ ? static_cast<int>(buffer) : -1});
+                          .staging_buffer_index = registered_buffers_ ? static_cast<int>(buffer) : -1,
+                          .held_bytes_max = shared.arena.size() / 4 / options_.plan->cores});
 }
 
 void Core::make_servers() {

@@ -113,7 +113,8 @@ void VolumeServer::on_load_done(OriginCall& call) {
   DiskWriter* writer = outcome.ok && outcome.keep ? self.options_.writer : nullptr;
   const bool packed = writer != nullptr && self.disk().packs(load.handle->object_bytes);
   if (writer != nullptr && !packed) {
-    writer->write_blocks(load.handle->object, load.handle->object_bytes, *load.frame, load.frame_offset, ended);
+    writer->write_blocks(load.handle->object, load.handle->object_bytes, *load.frame, load.frame_offset, ended,
+                         load.blocks_tried & ended);
   }
   self.volume().memory->finish_load(self.reactor(), *load.frame, ended, outcome);
   if (packed) writer->write_packed(load.handle->object, load.handle->object_bytes);

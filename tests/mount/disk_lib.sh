@@ -8,7 +8,8 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 source_dir=$MOUNT_TMP/source
 mnt=$MOUNT_TMP/mnt
 cache=$MOUNT_TMP/cache
-DISK_OPTIONS=() # more arguments of mount_cached
+CACHE_SIZE=4GiB # of mount_cached
+DISK_OPTIONS=() # more arguments of it
 # What readers may see when their daemon is killed.
 DEAD_DAEMON_ERRORS=EIO,ENOTCONN,ECONNABORTED,ECANCELED,ENOENT,EINTR,ENODEV,ESTALE
 
@@ -35,7 +36,7 @@ settle() { wait_for 5 "$1 is old enough to be kept" is_settled "$1"; }
 
 mount_cached() {
   MOUNT_ARGUMENTS=("$@")
-  start_mount "$source_dir" "$mnt" --cache-dir="$cache" --cache-size=4GiB "${DISK_OPTIONS[@]}" "$@"
+  start_mount "$source_dir" "$mnt" --cache-dir="$cache" --cache-size="$CACHE_SIZE" "${DISK_OPTIONS[@]}" "$@"
 }
 
 # status EXPRESSION: of `node` (the daemon's status), `volume` (its only one), `disk` (its only one), in Python. The

@@ -5,9 +5,9 @@ TEST_DEADLINE_S=240
 source "$(dirname -- "$0")/disk_lib.sh"
 
 limit_mib=64
+CACHE_SIZE=${limit_mib}MiB
 # What may lie beside the data: index files, checksums, one chunk of each kind that is being written.
 slack_mib=20
-DISK_OPTIONS=(-o fuse.passthrough=off)
 FILES=()
 mkdir -p "$source_dir"
 # 16 files of 14 MiB and 24 small ones: about 4 x the limit.
@@ -37,7 +37,8 @@ watch_usage() {
 
 check_limit() {
   rm -rf "$cache"
-  start_mount "$source_dir" "$mnt" --cache-dir="$cache" --cache-size="${limit_mib}MiB" "${DISK_OPTIONS[@]}" -o cache.admission=all
+  DISK_OPTIONS=(-o fuse.passthrough=off -o cache.admission=all)
+  mount_cached
   start_hammer "$mnt/" --readers=4 --request=131072 --sequential
   compare "${FILES[@]}" &
   local reader=$! most
@@ -56,8 +57,9 @@ check_limit() {
 # Files held open (mapped, so that reads are possible without the page cache) while everything else pushes them out.
 check_open_files() {
   rm -rf "$cache"
-  start_mount "$source_dir" "$mnt" --cache-dir="$cache" --cache-size="${limit_mib}MiB" -o cache.admission=all -o fuse.passthrough="$1"
-  compare big-1 big-2
+  DISK_OPTIONS=(-o fuse.passthrough="$1" -o cache.admission=all)
+  mount_cached
+  fill_cache big-1 big-2
   wait_for 30 "the first files are on disk and verified" verified_is "$(total_bytes "$source_dir" big-1 big-2)" big-1 big-2
   drop_mount_cache big-1 big-2
   "$PYTHON" - "$1" "$mnt" "$source_dir" "${FILES[@]}" <<'PYTHON'
@@ -99,6 +101,8 @@ PYTHON
 # Somebody else fills the file system: the cache gives way down to the watermark.
 check_other_writer() {
   make_fault_disk 256 ext4
+  CACHE_SIZE=4GiB
+  DISK_OPTIONS=(-o fuse.passthrough=off)
   mount_cached
   fill_cache "${FILES[@]:0:10}"
   local before size
@@ -113,6 +117,7 @@ check_other_writer() {
   stop_mount "$mnt"
   remove_fault_disk
   cache=$MOUNT_TMP/cache
+  CACHE_SIZE=${limit_mib}MiB
 }
 
 # gave_way: at least 10 % of the file system is free, to within a chunk.

@@ -116,24 +116,27 @@ TEST_CASE("a frame is held until its bytes are written, whatever happens to it i
   CHECK(t.memory->stats().pinned_frames == 0);
 }
 
-TEST_CASE("more writes than there are places for are shed, and nothing else is lost") {
-  WriterCore t;
+TEST_CASE("more writes than may hold a frame are shed and counted, and nothing else is lost") {
+  constexpr unsigned frames = 16;
+  WriterCore t({.held_bytes_max = frames * limits::block_bytes});
   const ObjectId id = id_of(1);
   constexpr uint64_t bytes = 64 * MiB;
   constexpr unsigned extra = 3;
-  for (uint64_t i = 0; i < DiskWriter::writes_max + extra; ++i)
+  for (uint64_t i = 0; i < frames + extra; ++i)
     t.load({.id = id,
             .object_bytes = bytes,
             .offset = i * 2 * limits::block_bytes,
             .bytes = 4096,
             .kind = FrameKind::block});
-  CHECK(t.memory->stats().pinned_frames == DiskWriter::writes_max);
+  CHECK(t.memory->stats().pinned_frames == frames);
+  CHECK(t.tier->stats(0).writes_shed == extra);
   t.wait_idle();
   CHECK(t.valid_blocks(id, 0) == 0x55555555u);
   t.check_own_file(id, bytes);
   // They are misses, and may be written later.
   t.memory->drop(id, bytes);
-  t.load({.id = id, .object_bytes = bytes, .offset = 32 * limits::block_bytes, .bytes = 4096});
+  t.load(
+      {.id = id, .object_bytes = bytes, .offset = 32 * limits::block_bytes, .bytes = 4096, .kind = FrameKind::block});
   t.wait_idle();
   CHECK(t.valid_blocks(id, 0) == 0x155555555u);
 }
