@@ -33,7 +33,10 @@ void DiskHealth::change_locked(DiskState state, std::string why, const char* rem
   }
 }
 
+// The page behind the object's end is zeroed by ftruncate in the page cache. A read past the page cache writes that page out
+// first, and so fails with EROFS once the filesystem has become read-only, although its disk reads.
 void DiskHealth::on_read_error(int os_errno, uint64_t now_ns) {
+  if (os_errno == EROFS) return on_write_error(os_errno, now_ns);
   const Guard guard(mutex_);
   read_errors_ns_[next_read_error_] = now_ns;
   next_read_error_ = (next_read_error_ + 1) % read_errors_max;

@@ -145,16 +145,20 @@ bool DiskVerifier::check_run(const DiskFile& file, const DiskView& view, uint64_
   const ssize_t got = read_at(file.fd, buffer_.get(), to_read, base + in_object);
   const int os_errno = errno;
   thread_.end_work();
+  if (got < 0) {
+    unit_.on_read_error(os_errno);
+    // A filesystem that is read-only refuses what it would have to write back first; the blocks are there.
+    if (os_errno != EROFS) *bad_out |= ((((uint64_t{1} << (count - 1)) << 1) - 1) << first);
+    return false;
+  }
   for (unsigned i = 0; i < count; ++i) {
     const uint64_t begin = i * limits::block_bytes;
     const uint64_t block_bytes = std::min<uint64_t>(limits::block_bytes, bytes - begin);
-    const bool matches = got >= 0 && static_cast<uint64_t>(got) >= begin + block_bytes &&
+    const bool matches = static_cast<uint64_t>(got) >= begin + block_bytes &&
                          disk_format::block_checksum({buffer_.get() + begin, block_bytes}) == sums[first + i];
     *(matches ? good_out : bad_out) |= uint64_t{1} << (first + i);
   }
-  if (got >= 0) return true;
-  unit_.on_read_error(os_errno);
-  return false;
+  return true;
 }
 
 bool DiskVerifier::verify_chunk(DiskFile& file, const ObjectId& id, uint64_t position, Which which,

@@ -134,7 +134,10 @@ case_readonly() {
   ! touch "$MOUNT_TMP/fs/probe" 2>/dev/null || fail "the file system is not read-only: nothing is tested"
   reads_go_on
   read_extra
-  wait_for 20 "the status says degraded" status_is "disk['state'] != 'ok'" True
+  wait_for 20 "the status tells of it" status_is "disk['state'] != 'ok'" True
+  # What is there is still read.
+  reads_go_on
+  status_is "disk['state']" degraded || fail "the disk is not degraded: $(status disk)"
   say "read-only: $(status disk)"
 }
 

@@ -29,6 +29,12 @@ TEST_CASE("three read errors within ten seconds are too many, slower ones are no
   CHECK(!health.why().empty());
 }
 
+TEST_CASE("a read that fails because the filesystem is read-only does not take the disk from its readers") {
+  DiskHealth health("disk");
+  for (unsigned i = 0; i < DiskHealth::read_errors_max; ++i) health.on_read_error(EROFS, (100 + i) * second);
+  CHECK(health.state() == DiskState::degraded);
+}
+
 TEST_CASE("two good probes in a row bring a disk back, and none while it stands still") {
   DiskHealth health("disk");
   health.on_write_error(EIO, 10 * second);
