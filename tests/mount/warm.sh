@@ -36,7 +36,8 @@ check() {
   report_is "t['memory'] == t['disk'] == 0" --check "$mnt/deep"
   # Only what was named; links are not followed, hard links count once.
   report_is "report['files'] == 4 and report['read_bytes'] == $deep and report['failed'] == []" "$mnt/deep"
-  report_is "t['memory'] == t['disk'] == $deep" --check "$mnt/deep"
+  # What the disk left out at first was forgotten and read again, and what is read from disk need not be in memory.
+  report_is "t['disk'] == $deep and t['memory'] > 0" --check "$mnt/deep"
   report_is "t['memory'] == t['disk'] == 0" --check "$mnt/other"
   expect_status 0 "$BLOBCACHE" warm --check "$mnt/deep"
   grep -qE '^disk +[0-9]+ +100\.0%' "$MOUNT_TMP/output" || fail "the plain report: $(<"$MOUNT_TMP/output")"
@@ -48,14 +49,15 @@ check() {
   cmp "$source_dir/deep/big" "$mnt/deep/big" || fail "wrong bytes"
   # One of them leaves both tiers; the others stay.
   report_is "report['failed'] == [] and t['memory'] == t['disk'] == 0" --evict "$mnt/deep/big"
-  report_is "t['memory'] == t['disk'] == 5 * 1048576 + 9999" --check "$mnt/deep"
+  report_is "t['disk'] == 5 * 1048576 + 9999 >= t['memory']" --check "$mnt/deep"
   cmp "$source_dir/deep/big" "$mnt/deep/big" || fail "wrong bytes after the eviction"
   # Lists, from a file and from standard input, and paths that fail beside paths that do not.
   printf '%s\n' "$mnt/other" '' "$mnt/missing" "$source_dir" >"$MOUNT_TMP/list"
   expect_status 1 "$BLOBCACHE" warm --list="$MOUNT_TMP/list" --jobs=2
   grep -q "$mnt/missing: No such file" "$MOUNT_TMP/error" || fail "the missing file is not named"
   grep -q "$source_dir: it is not on a blobcache mount" "$MOUNT_TMP/error" || fail "the path outside is not named"
-  report_is "t['disk'] == 4000000" --check "$mnt/other"
+  # So little is never left out.
+  report_is "t['memory'] == t['disk'] == 4000000" --check "$mnt/other"
   report_is "report['files'] == 1 and len(report['failed']) == 2" --check --list=- <"$MOUNT_TMP/list"
   # Wrong use.
   expect_refusal 2 "no file or directory" "$BLOBCACHE" warm
