@@ -87,6 +87,27 @@ void Arena::free() {
   size_ = 0;
 }
 
+Result<void> LazyMemory::reserve(size_t bytes) {
+  BC_ASSERT(mapping_ == nullptr);
+  const size_t wanted = round_up(bytes, limits::huge_page_bytes) + limits::huge_page_bytes;
+  void* mapping = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) return fail(Code::again, errno);
+  mapping_ = static_cast<std::byte*>(mapping);
+  mapped_bytes_ = wanted;
+  const auto address = reinterpret_cast<uintptr_t>(mapping);
+  data_ = mapping_ + (round_up(address, limits::huge_page_bytes) - address);
+  // A random look-up in gigabytes of 4 KiB pages walks page tables that are not in the processor's caches either.
+  if (bytes >= 8 * limits::huge_page_bytes && !pretended_absent(Feature::hugepages))
+    madvise(data_, round_up(bytes, limits::huge_page_bytes), MADV_HUGEPAGE);
+  return {};
+}
+
+void LazyMemory::free() {
+  if (mapping_ != nullptr) munmap(mapping_, mapped_bytes_);
+  mapping_ = nullptr;
+  data_ = nullptr;
+}
+
 Result<void> SharedRegion::create(const Options& options) {
   BC_ASSERT(data_ == nullptr && options.bytes <= options.reserve_bytes);
   fd_ = memfd_create(options.name, MFD_CLOEXEC);

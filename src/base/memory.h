@@ -33,6 +33,25 @@ class Arena {
   bool on_huge_pages_ = false;
 };
 
+// Zero pages that are taken when they are first touched: tables that grow. On huge pages when it is worth one.
+class LazyMemory {
+ public:
+  LazyMemory() = default;
+  ~LazyMemory() { free(); }
+  LazyMemory(const LazyMemory&) = delete;
+  LazyMemory& operator=(const LazyMemory&) = delete;
+
+  // Errors: again (no address space).
+  Result<void> reserve(size_t bytes);
+  void free();
+  std::byte* data() const { return data_; }
+
+ private:
+  std::byte* data_ = nullptr;  // 2 MiB-aligned
+  std::byte* mapping_ = nullptr;
+  size_t mapped_bytes_ = 0;
+};
+
 // A memfd mapped shared at a fixed address: what must outlive the process (FUSE entries, inode table).
 class SharedRegion {
  public:

@@ -6,11 +6,10 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <mutex>
 
 #include "base/assert.h"
+#include "base/memory.h"
 #include "base/spinlock.h"
 #include "cache/disk_format.h"
 
@@ -63,15 +62,18 @@ class DiskTable {
   bool allocate(uint32_t items_max) {
     items_max_ = items_max;
     buckets_per_part_ = items_max / items_per_bucket / parts < 8 ? 8 : items_max / items_per_bucket / parts;
-    // calloc gives large pieces as untouched zero pages. Buckets hold name + 1, so that zero is an empty one.
-    items_.reset(static_cast<T*>(calloc(items_max + 1, sizeof(T))));
-    next_.reset(static_cast<uint32_t*>(calloc(items_max + 1, sizeof(uint32_t))));
-    buckets_.reset(static_cast<uint32_t*>(calloc(uint64_t{buckets_per_part_} * parts, sizeof(uint32_t))));
-    return items_ != nullptr && next_ != nullptr && buckets_ != nullptr;
+    // Buckets hold name + 1, so that zero is an empty one.
+    if (!items_memory_.reserve((size_t{items_max} + 1) * sizeof(T))) return false;
+    if (!next_memory_.reserve((size_t{items_max} + 1) * sizeof(uint32_t))) return false;
+    if (!buckets_memory_.reserve(size_t{buckets_per_part_} * parts * sizeof(uint32_t))) return false;
+    items_ = reinterpret_cast<T*>(items_memory_.data());
+    next_ = reinterpret_cast<uint32_t*>(next_memory_.data());
+    buckets_ = reinterpret_cast<uint32_t*>(buckets_memory_.data());
+    return true;
   }
 
-  T& operator[](uint32_t slot) { return items_.get()[slot]; }
-  const T& operator[](uint32_t slot) const { return items_.get()[slot]; }
+  T& operator[](uint32_t slot) { return items_[slot]; }
+  const T& operator[](uint32_t slot) const { return items_[slot]; }
 
   // fraction: uniform bits, the upper ones count.
   uint32_t bucket(unsigned part, uint64_t fraction) const {
@@ -80,19 +82,19 @@ class DiskTable {
   uint32_t first_bucket(unsigned part) const { return part * buckets_per_part_; }
   uint32_t buckets_per_part() const { return buckets_per_part_; }
 
-  uint32_t head(uint32_t bucket) const { return buckets_.get()[bucket] - 1; }
-  uint32_t next(uint32_t slot) const { return next_.get()[slot] - 1; }
+  uint32_t head(uint32_t bucket) const { return buckets_[bucket] - 1; }
+  uint32_t next(uint32_t slot) const { return next_[slot] - 1; }
   void link(uint32_t bucket, uint32_t slot) {
-    next_.get()[slot] = buckets_.get()[bucket];
-    buckets_.get()[bucket] = slot + 1;
+    next_[slot] = buckets_[bucket];
+    buckets_[bucket] = slot + 1;
   }
   void unlink(uint32_t bucket, uint32_t slot) {
-    uint32_t* link = &buckets_.get()[bucket];
+    uint32_t* link = &buckets_[bucket];
     while (*link != slot + 1) {
       BC_ASSERT(*link != 0);
-      link = &next_.get()[*link - 1];
+      link = &next_[*link - 1];
     }
-    *link = next_.get()[slot];
+    *link = next_[slot];
   }
 
   // disk_slot_none: all are in use. The item is as it was left.
@@ -100,7 +102,7 @@ class DiskTable {
     const std::lock_guard guard(lock_);
     uint32_t slot = free_ - 1;
     if (slot != disk_slot_none) {
-      free_ = next_.get()[slot];
+      free_ = next_[slot];
     } else if (used_ < items_max_) {
       slot = used_++;
     } else {
@@ -111,7 +113,7 @@ class DiskTable {
   }
   void release(uint32_t slot) {
     const std::lock_guard guard(lock_);
-    next_.get()[slot] = free_;
+    next_[slot] = free_;
     free_ = slot + 1;
     --in_use_;
   }
@@ -125,12 +127,12 @@ class DiskTable {
   }
 
  private:
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<T, Free> items_;
-  std::unique_ptr<uint32_t, Free> next_;  // in a chain, or among the free; name + 1, 0: the last
-  std::unique_ptr<uint32_t, Free> buckets_;
+  LazyMemory items_memory_;
+  LazyMemory next_memory_;
+  LazyMemory buckets_memory_;
+  T* items_ = nullptr;
+  uint32_t* next_ = nullptr;  // in a chain, or among the free; name + 1, 0: the last
+  uint32_t* buckets_ = nullptr;
   uint32_t items_max_ = 0;
   uint32_t buckets_per_part_ = 0;
   mutable Spinlock lock_;
