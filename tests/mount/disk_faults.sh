@@ -111,10 +111,10 @@ case_hang() {
   fill_cache "${FILES[@]}"
   stop_mount "$mnt"
   mount_cached
-  # Each request of the disk takes 20 s. What the origin has must not take as long.
-  faults delay_ms=20000
+  # Each request of the disk takes 12 s. What the origin has must not take as long.
+  faults delay_ms=12000
   before=$SECONDS
-  timeout 15 cmp "$source_dir/extra-$extra_next" "$mnt/extra-$extra_next" ||
+  timeout 10 cmp "$source_dir/extra-$extra_next" "$mnt/extra-$extra_next" ||
     fail "a file that is not on the hanging disk: exit $?"
   extra_next=$((extra_next + 1))
   say "a file that is not on the disk took $((SECONDS - before)) s"

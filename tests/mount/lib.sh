@@ -147,13 +147,23 @@ start_mount() {
   DAEMON_PID=$(daemon_pid "$mountpoint") || fail "no daemon for $mountpoint"
 }
 
+# other_holders MOUNTPOINT: what was started in a mount namespace of its own while the mount was there has a copy of it,
+# which keeps the daemon. Named, because it looks like a daemon that hangs.
+other_holders() {
+  local file
+  for file in $(grep -lF -- " $1 " /proc/[0-9]*/mountinfo 2>/dev/null); do
+    file=${file#/proc/}
+    printf ' %s' "${file%/mountinfo}"
+  done
+}
+
 # stop_mount MOUNTPOINT: unmounts in order and waits for the daemon's end; its log must show no crash.
 stop_mount() {
   local mountpoint=$1 pid
   pid=$(daemon_pid "$mountpoint") || fail "no daemon for $mountpoint: it died during the test"
   timeout $((20 * MOUNT_TIME_FACTOR)) "$BLOBCACHE" umount "$mountpoint" >>"$MOUNT_TMP/umount.log" 2>&1 || fail "umount ended with $?"
   is_unmounted "$mountpoint" || fail "umount returned 0, but $mountpoint is still mounted"
-  wait_gone 20 "$pid"
+  wait_for 20 "the end of the daemon $pid; the mount is also in the namespaces of these:$(other_holders "$mountpoint")" is_gone "$pid"
   no_crash
 }
 
