@@ -151,7 +151,7 @@ start_mount() {
 # which keeps the daemon. Named, because it looks like a daemon that hangs.
 other_holders() {
   local file
-  for file in $(grep -lF -- " $1 " /proc/[0-9]*/mountinfo 2>/dev/null); do
+  for file in $(grep -lF -- " $1 " /proc/[0-9]*/mountinfo 2>/dev/null || true); do
     file=${file#/proc/}
     printf ' %s' "${file%/mountinfo}"
   done
