@@ -35,11 +35,22 @@ class BenchError(Exception):
 def enter_private_namespace():
     """Runs this program again inside a mount namespace of its own; returns in the inner one."""
     if os.environ.get("BLOBCACHE_BENCH_NAMESPACE") == "private":
+        forget_other_mounts()
         return
     if os.geteuid() != 0:
         raise BenchError("the benchmarks mount and trace: run them as root")
     os.environ["BLOBCACHE_BENCH_NAMESPACE"] = "private"
     os.execvp("unshare", ["unshare", "--mount", "--propagation=private", sys.executable, *sys.argv])
+
+
+def forget_other_mounts():
+    """A copy of a FUSE mount in this namespace would keep its daemon alive after it was unmounted outside."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        mounts = [line.split() for line in lines]
+    for fields in mounts:
+        if fields[fields.index("-") + 1].startswith("fuse"):
+            path = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
+            subprocess.run(["umount", "--lazy", path], check=False)
 
 
 def install_tools():
