@@ -4,7 +4,8 @@
 #
 #   tests/run.sh [--compiler=gcc|clang] [--sanitize=address,undefined|thread] [--suite=NAME]... [--build-dir=DIR] [--long]
 #
-# Suites: lint, unit, threads (those of unit that have threads), ring_conformance, mount; only what they need is built.
+# Suites: lint, unit, threads (those of unit that have threads), ring_conformance, mount, sanitized (those of mount that
+# go through most of the code); only what they need is built.
 # --long also runs the long versions. Mounts happen below a folder of this run in /tmp; a mount or a process that a test
 # leaves behind is removed and counted as a failure.
 set -uo pipefail
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 root=$PWD
 
 usage() {
-  sed -n '2,9p' "$root/tests/run.sh" | sed 's/^# \{0,1\}//'
+  sed -n '2,10p' "$root/tests/run.sh" | sed 's/^# \{0,1\}//'
   exit "$1"
 }
 

@@ -96,7 +96,9 @@ check() {
 
   [[ $(find "$mnt" -ls | wc -l) == "$names" ]] || fail "find -ls misses names"
   expect_manifest "$MOUNT_TMP/wanted" "$mnt"
-  for walker in 0 1 2; do
+  # An entry is invalidated under its directory's lock, which look-ups hold: without PRUNE the table can be full for a
+  # second when several walk directories that are larger than it, and they get ENFILE (docs/KERNEL.md).
+  for walker in $BESIDE; do
     diff -r "$source_dir/large-$walker" "$mnt/large-$walker" &
     walkers+=($!)
   done
@@ -120,11 +122,11 @@ check() {
 }
 
 check_both() {
-  local KEEPS_DIRECTORIES=1
+  local KEEPS_DIRECTORIES=1 BESIDE='0 1 2'
   export KEEPS_DIRECTORIES
   check
   say "-- without FUSE_NOTIFY_PRUNE"
-  KEEPS_DIRECTORIES=0
+  KEEPS_DIRECTORIES=0 BESIDE=''
   BLOBCACHE_PRETEND_ABSENT=notify_prune check
 }
 with_each_transport check_both
