@@ -257,7 +257,9 @@ TEST_CASE("a segment that was being written when the tier stopped is used on") {
   rig.tier->release(*packed.file);
   rig.close();
   rig.open();
-  REQUIRE(rig.open_file(1) != nullptr);
+  DiskFile* segment = rig.open_file(1);
+  REQUIRE(segment != nullptr);
+  rig.tier->release(*segment);
   CHECK(rig.view(1).verified == 1);
   rig.tier->release(*rig.tier->try_file(id_of(1), rig.view(1)));
   DiskFile* next = new_segment(rig);
