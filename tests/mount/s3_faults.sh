@@ -45,13 +45,15 @@ fails_in_time() {
   ((READ_S <= (deadline_s + 5) * MOUNT_TIME_FACTOR)) || fail "with $1 the error came after $READ_S s"
 }
 
+quick=0
+if [[ ${1:-} == quick ]]; then quick=1; fi
 check() {
   survives "" 64K
   ((REPEATED == 0)) || fail "$REPEATED ranges were asked for twice without any fault"
   survives "" 4M
   ((REPEATED == 0)) || fail "$REPEATED ranges were asked for twice without any fault"
   survives "latency_ms=30" 256K
-  survives "rate=4000000" 1M
+  if [[ $quick == 0 ]]; then survives "rate=4000000" 1M; fi
   survives "reset=2" 64K 30
   survives "truncate=2" 64K 30
   survives "reset=2&truncate=3" 4M 2
@@ -60,12 +62,13 @@ check() {
   survives "wrong_range=2" 64K 30
   survives "html=3" 64K 20
   survives "hang=20" 64K 3
-  survives "trickle=20" 64K 3
   fails_in_time "hang=1"
+  fails_in_time "wrong_label=1"
+  if [[ $quick == 1 ]]; then return 0; fi
+  survives "trickle=20" 64K 3
   fails_in_time "status=503:1000000"
   fails_in_time "html=1"
   fails_in_time "wrong_range=1"
-  fails_in_time "wrong_label=1"
   fails_in_time "trickle=1"
 }
 
