@@ -130,4 +130,16 @@ Result<FormatFile> parse_format(std::string_view text) {
   return format;
 }
 
+uint64_t bytes_of_blocks(uint64_t object_bytes, uint64_t position, uint64_t blocks) {
+  uint64_t bytes = uint64_t(std::popcount(blocks)) * limits::block_bytes;
+  const uint64_t last_block = (object_bytes - 1) / limits::block_bytes;
+  const uint64_t first_block = position * limits::blocks_per_chunk_frame;
+  if (last_block - first_block < limits::blocks_per_chunk_frame && last_block >= first_block &&
+      (blocks >> (last_block - first_block) & 1) != 0) {
+    const uint64_t last_bytes = object_bytes - last_block * limits::block_bytes;
+    bytes -= limits::block_bytes - round_up_to_page(last_bytes);
+  }
+  return bytes;
+}
+
 }  // namespace blobcache::disk_format

@@ -44,6 +44,12 @@ inline constexpr uint64_t blocks_mask(uint64_t object_bytes, uint64_t position) 
          (limits::blocks_per_chunk_frame - (bytes_left + limits::block_bytes - 1) / limits::block_bytes);
 }
 
+inline constexpr uint64_t round_up_to_page(uint64_t bytes) {
+  return (bytes + limits::page_bytes - 1) / limits::page_bytes * limits::page_bytes;
+}
+// What blocks of a chunk take of the disk: whole pages. blocks: bits of blocks_mask(object_bytes, position).
+uint64_t bytes_of_blocks(uint64_t object_bytes, uint64_t position, uint64_t blocks);
+
 // 128 random bits: a node, or a disk.
 struct Uuid {
   uint64_t words[2] = {0, 0};

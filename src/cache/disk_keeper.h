@@ -80,6 +80,7 @@ class DiskKeeper {
   Result<void> run_packed(DiskPackedJob& job);
   Result<void> run_end_segment(DiskEndSegmentJob& job);
   Result<DiskFile*> open_segment(uint32_t number);  // with a reference
+  DiskFile& publish_segment(uint32_t number, int fd);
   // With all that lies in them, but for those that a pinned object lies in. Those that left.
   size_t remove_segments(std::vector<uint32_t> numbers);
   bool is_active(uint32_t number) const;

@@ -25,8 +25,6 @@ using disk_format::index_chunks_of;
 
 namespace {
 
-uint64_t page_end(uint64_t bytes) { return (bytes + limits::page_bytes - 1) / limits::page_bytes * limits::page_bytes; }
-
 void close_fds(const DiskFile& file) {
   if (file.fd >= 0) ::close(file.fd);
   if (file.sums_fd >= 0) ::close(file.sums_fd);
@@ -94,7 +92,8 @@ Result<int> DiskKeeper::open_data(const ObjectId& id, uint64_t size) {
   bool good = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
   const uint64_t found = good ? static_cast<uint64_t>(status.st_size) : 0;
   // A tail that was written in whole pages, and not cut because the process ended there.
-  if (good && found != size) good = found == page_end(size) && ftruncate(fd, static_cast<off_t>(size)) == 0;
+  if (good && found != size)
+    good = found == disk_format::round_up_to_page(size) && ftruncate(fd, static_cast<off_t>(size)) == 0;
   if (good) return fd;
   ::close(fd);
   BC_LOG(warn, "cached object {} has {} bytes on disk, not {}: removed", to_hex(id), found, size);
@@ -215,7 +214,7 @@ Result<void> DiskKeeper::run_written(DiskWrittenJob& job) {
   count_full_chunks(file);
   const Result<void> made_valid = index_.add_valid(file.id, job.position, added);
   if (!made_valid) return made_valid;
-  const uint64_t bytes = bytes_of_blocks(file.object_bytes, job.position, added);
+  const uint64_t bytes = disk_format::bytes_of_blocks(file.object_bytes, job.position, added);
   BC_ASSERT(index_.find(file.id, job.position, &view));
   unit_.space->add(view.entry, chunk_hash(file.id, job.position), bytes);
   unit_.counters.written_bytes.fetch_add(bytes, std::memory_order_relaxed);

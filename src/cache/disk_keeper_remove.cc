@@ -47,7 +47,7 @@ Result<void> DiskKeeper::remove_object(const ObjectId& id, const DiskView& view,
     for (uint64_t position = 0; position < disk_format::index_chunks_of(view.size); ++position) {
       DiskView chunk;
       if (!index_.find(id, position, &chunk) || chunk.valid == 0) continue;
-      const uint64_t bytes = bytes_of_blocks(view.size, position, chunk.valid);
+      const uint64_t bytes = disk_format::bytes_of_blocks(view.size, position, chunk.valid);
       unit_.space->settle(bytes);
       unit_.space->add(chunk.entry, chunk_hash(id, position), bytes);
     }
@@ -85,7 +85,7 @@ Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_
   if (view.place.packed || armed) {
     done = remove_object(id, view, 0);
   } else {
-    const uint64_t bytes = bytes_of_blocks(view.size, position, blocks);
+    const uint64_t bytes = disk_format::bytes_of_blocks(view.size, position, blocks);
     if (blocks == view.valid)
       unit_.space->remove(view.entry);
     else

@@ -30,6 +30,17 @@ bool DiskKeeper::is_active(uint32_t number) const {
   return std::ranges::find(active_segments_, number) != active_segments_.end();
 }
 
+DiskFile& DiskKeeper::publish_segment(uint32_t number, int fd) {
+  auto* file = new DiskFile();
+  file->packed = true;
+  file->segment = number;
+  file->disk = static_cast<uint8_t>(unit_.number);
+  file->fd = fd;
+  file->references.store(1, std::memory_order_relaxed);
+  unit_.files.publish(*file);
+  return *file;
+}
+
 Result<void> DiskKeeper::run_new_segment(DiskNewSegmentJob& job) {
   if (unit_.health->state() != DiskState::ok) return fail(Code::full);
   uint32_t number = index_.next_segment(unit_.number);
@@ -47,15 +58,8 @@ Result<void> DiskKeeper::run_new_segment(DiskNewSegmentJob& job) {
     unlinkat(root_fd, path.c_str(), 0);
     return added;
   }
-  auto* file = new DiskFile();
-  file->packed = true;
-  file->segment = number;
-  file->disk = static_cast<uint8_t>(unit_.number);
-  file->fd = fd;
-  file->references.store(1, std::memory_order_relaxed);
-  unit_.files.publish(*file);
+  job.file = &publish_segment(number, fd);
   active_segments_.push_back(number);
-  job.file = file;
   return {};
 }
 
@@ -111,14 +115,7 @@ Result<DiskFile*> DiskKeeper::open_segment(uint32_t number) {
   }
   const Result<disk_format::FileStamp> stamp = stamp_of_file(fd, shared_.boot);
   std::ignore = index_.confirm_segment(unit_.number, number, stamp ? *stamp : 0);
-  auto* file = new DiskFile();
-  file->packed = true;
-  file->segment = number;
-  file->disk = static_cast<uint8_t>(unit_.number);
-  file->fd = fd;
-  file->references.store(1, std::memory_order_relaxed);
-  unit_.files.publish(*file);
-  return file;
+  return &publish_segment(number, fd);
 }
 
 size_t DiskKeeper::remove_segments(std::vector<uint32_t> numbers) {

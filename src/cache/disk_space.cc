@@ -9,7 +9,6 @@
 #include "cache/disk_space.h"
 
 #include <algorithm>
-#include <bit>
 #include <mutex>
 
 #include "cache/disk_table.h"
@@ -179,19 +178,6 @@ void DiskSpace::stop_wanting() {
   const Guard guard(lock_);
   refused_bytes_ = 0;
   wants_room_.store(false, std::memory_order_relaxed);
-}
-
-uint64_t bytes_of_blocks(uint64_t object_bytes, uint64_t position, uint64_t blocks) {
-  uint64_t bytes = uint64_t(std::popcount(blocks)) * limits::block_bytes;
-  const uint64_t last_block = (object_bytes - 1) / limits::block_bytes;
-  const uint64_t first_block = position * limits::blocks_per_chunk_frame;
-  if (last_block - first_block < limits::blocks_per_chunk_frame && last_block >= first_block &&
-      (blocks >> (last_block - first_block) & 1) != 0) {
-    const uint64_t last_bytes = object_bytes - last_block * limits::block_bytes;
-    const uint64_t last_pages = (last_bytes + limits::page_bytes - 1) / limits::page_bytes;
-    bytes -= limits::block_bytes - last_pages * limits::page_bytes;
-  }
-  return bytes;
 }
 
 }  // namespace blobcache

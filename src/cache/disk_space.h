@@ -90,7 +90,5 @@ inline uint64_t chunk_hash(const ObjectId& id, uint64_t position) {
   return disk_format::seed_of(id.words[0], id.words[1], position + 1);
 }
 inline uint64_t segment_hash(unsigned disk, uint32_t number) { return disk_format::seed_of(disk, number, 0); }
-// What blocks of a chunk take of the disk: whole pages.
-uint64_t bytes_of_blocks(uint64_t object_bytes, uint64_t position, uint64_t blocks);
 
 }  // namespace blobcache

@@ -115,7 +115,7 @@ void DiskTier::Impl::account(DiskUnit& unit) {
       if (!entry.packed) {
         if (entry.valid == 0) continue;
         unit.space->add(entry.entry, chunk_hash(entry.id, entry.position),
-                        bytes_of_blocks(entry.size, entry.position, entry.valid));
+                        disk_format::bytes_of_blocks(entry.size, entry.position, entry.valid));
       } else if (entry.position == 0) {
         unit.keeper->add_known_segment(entry.segment, disk_format::packed_pages(entry.size) * limits::page_bytes);
       }

@@ -28,20 +28,11 @@
 namespace blobcache {
 namespace {
 
+using disk_format::round_up_to_page;
+
 constexpr uint64_t block_bytes = limits::block_bytes;
-constexpr uint64_t page_bytes = limits::page_bytes;
 constexpr unsigned runs_max = limits::blocks_per_chunk_frame / 2;
 constexpr uint64_t next_turn_ns = 1;  // a timer that is due when the SQEs of this turn have been handed over
-
-uint64_t round_up_to_page(uint64_t bytes) { return (bytes + page_bytes - 1) / page_bytes * page_bytes; }
-
-// What these blocks of a chunk take on disk.
-uint64_t bytes_on_disk(uint64_t object_bytes, uint64_t position, uint64_t blocks) {
-  const uint64_t last = static_cast<unsigned>(63 - std::countl_zero(blocks));
-  const uint64_t end = position * disk_format::index_chunk_bytes + (last + 1) * block_bytes;
-  const uint64_t beyond = end > object_bytes ? end - round_up_to_page(object_bytes) : 0;
-  return static_cast<unsigned>(std::popcount(blocks)) * block_bytes - beyond;
-}
 
 struct Write;
 
@@ -180,7 +171,7 @@ void DiskWriter::write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& 
   Write* creating = impl.find_creating(id);
   const int disk = creating != nullptr ? creating->disk : known ? view.place.disk : impl.tier.disk_for(id);
   if (disk < 0) return;
-  const uint64_t bytes = bytes_on_disk(object_bytes, position, wanted);
+  const uint64_t bytes = disk_format::bytes_of_blocks(object_bytes, position, wanted);
   if (!impl.tier.begin_write(static_cast<unsigned>(disk), bytes)) return;
   const uint64_t frame_bytes = impl.memory.frame_size(frame);
   const bool may_hold = impl.held_bytes + frame_bytes <= impl.options.held_bytes_max;
