@@ -72,7 +72,7 @@ DiskTier::~DiskTier() {
 }
 
 // Of models nearly all is chunks, of image data sets objects of some 100 KiB: room for objects of 512 KiB on the mean.
-uint64_t DiskTier::memory_wanted(uint64_t disk_bytes, uint64_t) {
+uint64_t DiskTier::memory_wanted(uint64_t disk_bytes) {
   const uint64_t objects = disk_bytes / (512 * limits::KiB);
   const uint64_t chunks = disk_bytes / disk_format::index_chunk_bytes;
   return std::max<uint64_t>(limits::MiB, objects * bytes_per_object + chunks * bytes_per_chunk);
@@ -185,8 +185,8 @@ Result<void> DiskTier::open(const Options& options, std::string* message_out) {
     if (fstatvfs(unit.directory.root_fd(), &status) == 0)
       disk_bytes += configs[i].size.resolve(status.f_blocks * status.f_frsize);
   }
-  const Result<void> allocated = impl_->allocate(
-      options.memory_bytes != 0 ? options.memory_bytes : memory_wanted(disk_bytes, options.cache.chunk_bytes));
+  const Result<void> allocated =
+      impl_->allocate(options.memory_bytes != 0 ? options.memory_bytes : memory_wanted(disk_bytes));
   if (!allocated) {
     *message_out = "there is no memory for the index of the disks: raise memory.limit or give the cache less disk";
     return allocated;

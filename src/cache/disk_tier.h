@@ -73,7 +73,7 @@ class DiskTier {
   DiskTier& operator=(const DiskTier&) = delete;
 
   // Memory that an index for disks of so many bytes would like to have; the plan may give less.
-  static uint64_t memory_wanted(uint64_t disk_bytes, uint64_t chunk_bytes);
+  static uint64_t memory_wanted(uint64_t disk_bytes);
   // Opens and locks every directory and loads its index. message_out: one sentence with cause and remedy.
   Result<void> open(const Options& options, std::string* message_out);
   void start();

@@ -98,8 +98,7 @@ void choose_transport(const Config& config, const Machine& machine, Plan& plan) 
 void plan_disks(const Config& config, const Machine& machine, uint64_t slots, Plan& plan) {
   const auto disks = static_cast<unsigned>(config.cache.disks.size());
   if (disks == 0) return;
-  plan.disk_index_bytes =
-      std::min(plan.limit_bytes / 8, DiskTier::memory_wanted(machine.disk_bytes, config.cache.chunk_bytes));
+  plan.disk_index_bytes = std::min(plan.limit_bytes / 8, DiskTier::memory_wanted(machine.disk_bytes));
   plan.disk_staging_core_bytes = DiskWriter::staging_bytes(disks, config.cache.chunk_bytes);
   const uint64_t staging = plan.disk_staging_core_bytes * plan.cores;
   plan.disk_staging_bytes =
