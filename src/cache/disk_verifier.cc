@@ -18,13 +18,12 @@
 
 namespace blobcache {
 
-using disk_format::blocks_mask;
 using disk_format::index_chunks_of;
 
 namespace {
 
 constexpr uint64_t idle_wait_ns = DiskHealth::second_ns;
-constexpr unsigned sums_attempts = 3;
+constexpr unsigned page_reads_max = 3;
 
 // All of it, or less at the end of the file; -1: errno.
 ssize_t read_at(int fd, std::byte* memory, size_t bytes, uint64_t offset) {
@@ -41,7 +40,8 @@ DiskVerifier::DiskVerifier(DiskUnit& unit)
     : unit_(unit),
       shared_(unit.shared),
       index_(unit.shared.index),
-      buffer_(static_cast<std::byte*>(std::aligned_alloc(limits::page_bytes, buffer_bytes))),
+      buffer_(static_cast<std::byte*>(std::aligned_alloc(limits::page_bytes, buffer_bytes + limits::page_bytes))),
+      page_(buffer_.get() + buffer_bytes),
       queue_(std::make_unique<ObjectId[]>(queue_max)) {
   BC_ASSERT(buffer_ != nullptr);
 }
@@ -109,55 +109,36 @@ void DiskVerifier::verify_object(const ObjectId& id) {
   unit_.files.release(*file);
 }
 
-bool DiskVerifier::read_sums(const DiskFile& file, const ObjectId& id, const DiskView& view, uint64_t position,
-                             uint64_t* sums_out) {
-  constexpr size_t sums_bytes = limits::blocks_per_chunk_frame * sizeof(uint64_t);
-  for (unsigned attempt = 0; attempt < sums_attempts; ++attempt) {
-    if (file.packed) {
-      const uint64_t offset = uint64_t{view.place.page} * limits::page_bytes;
-      if (read_at(file.fd, buffer_.get(), limits::page_bytes, offset) != static_cast<ssize_t>(limits::page_bytes))
-        return false;
-      disk_format::PackedHeader header;
-      std::memcpy(&header, buffer_.get(), sizeof header);
-      if (!check(header, disk_format::packed_place(view.place.segment, view.place.page), id, view.size)) continue;
-      std::memcpy(sums_out, header.block_checksums + position * limits::blocks_per_chunk_frame, sums_bytes);
-      return true;
-    }
-    const uint64_t page_index = position / disk_format::sidecar_chunks_per_page;
-    disk_format::SidecarPage page;
-    auto* memory = reinterpret_cast<std::byte*>(&page);
-    if (read_at(file.sums_fd, memory, sizeof page, page_index * sizeof page) != sizeof page) return false;
-    if (!check(page, id, page_index)) continue;
-    const uint64_t first = position % disk_format::sidecar_chunks_per_page * limits::blocks_per_chunk_frame;
-    std::memcpy(sums_out, page.block_checksums + first, sums_bytes);
-    return true;
+bool DiskVerifier::read_page(const DiskFile& file, const BlockCheck& check) {
+  const ChecksumPlace at = checksum_place(file, check.place, check.position);
+  for (unsigned reads = 0; reads < page_reads_max; ++reads) {
+    if (read_at(at.fd, page_, limits::page_bytes, at.offset) != static_cast<ssize_t>(limits::page_bytes)) return false;
+    if (checksums_in(check) != nullptr) return true;
   }
   return false;
 }
 
-bool DiskVerifier::check_run(const DiskFile& file, const DiskView& view, uint64_t position, unsigned first,
-                             unsigned count, const uint64_t* sums, uint64_t* good_out, uint64_t* bad_out) {
-  const uint64_t in_object = position * disk_format::index_chunk_bytes + first * limits::block_bytes;
-  const uint64_t bytes = std::min<uint64_t>(count * limits::block_bytes, view.size - in_object);
-  const uint64_t base = file.packed ? (uint64_t{view.place.page} + 1) * limits::page_bytes : 0;
-  const uint64_t to_read = (bytes + limits::page_bytes - 1) / limits::page_bytes * limits::page_bytes;
+bool DiskVerifier::check_run(const DiskFile& file, BlockCheck check, uint64_t* good_out, uint64_t* bad_out) {
+  const auto first = static_cast<unsigned>(std::countr_zero(check.blocks));
+  const uint64_t in_object = check.position * disk_format::index_chunk_bytes + first * limits::block_bytes;
+  const uint64_t bytes = std::min<uint64_t>(static_cast<unsigned>(std::popcount(check.blocks)) * limits::block_bytes,
+                                            check.object_bytes - in_object);
+  const uint64_t base = file.packed ? (uint64_t{check.place.page} + 1) * limits::page_bytes : 0;
   thread_.begin_work();
-  const ssize_t got = read_at(file.fd, buffer_.get(), to_read, base + in_object);
+  const ssize_t got = read_at(file.fd, buffer_.get(), disk_format::round_up_to_page(bytes), base + in_object);
   const int os_errno = errno;
   thread_.end_work();
   if (got < 0) {
     unit_.on_read_error(os_errno);
     // A filesystem that is read-only refuses what it would have to write back first; the blocks are there.
-    if (os_errno != EROFS) *bad_out |= ((((uint64_t{1} << (count - 1)) << 1) - 1) << first);
+    if (os_errno != EROFS) *bad_out |= check.blocks;
     return false;
   }
-  for (unsigned i = 0; i < count; ++i) {
-    const uint64_t begin = i * limits::block_bytes;
-    const uint64_t block_bytes = std::min<uint64_t>(limits::block_bytes, bytes - begin);
-    const bool matches = static_cast<uint64_t>(got) >= begin + block_bytes &&
-                         disk_format::block_checksum({buffer_.get() + begin, block_bytes}) == sums[first + i];
-    *(matches ? good_out : bad_out) |= uint64_t{1} << (first + i);
-  }
+  check.bytes = buffer_.get();
+  check.bytes_read = static_cast<uint64_t>(got);
+  const uint64_t matching = check_blocks(check).matching;
+  *good_out |= matching;
+  *bad_out |= check.blocks & ~matching;
   return true;
 }
 
@@ -166,14 +147,14 @@ bool DiskVerifier::verify_chunk(DiskFile& file, const ObjectId& id, uint64_t pos
   const unsigned phase = shared_.reads->enter(DiskReads::verifier_line, unit_.number);
   DiskView view;
   uint64_t wanted = 0;
-  const bool same = index_.find(id, position, &view) && !file.gone.load(std::memory_order_seq_cst) &&
-                    (file.packed ? view.place.packed && view.place.segment == file.segment : !view.place.packed);
+  const bool same =
+      index_.find(id, position, &view) && !file.gone.load(std::memory_order_seq_cst) && leads_to(view, id, file);
   if (same) wanted = which == Which::all ? view.valid : view.valid & ~view.verified;
   uint64_t good = 0;
   uint64_t bad = 0;
   bool readable = true;
-  uint64_t sums[limits::blocks_per_chunk_frame];
-  if (wanted != 0 && !read_sums(file, id, view, position, sums)) {
+  BlockCheck check{.id = id, .object_bytes = view.size, .place = view.place, .position = position, .page = page_};
+  if (wanted != 0 && !read_page(file, check)) {
     bad = wanted;
     wanted = 0;
   }
@@ -182,8 +163,9 @@ bool DiskVerifier::verify_chunk(DiskFile& file, const ObjectId& id, uint64_t pos
     const auto first = static_cast<unsigned>(std::countr_zero(wanted));
     const auto run = std::min(static_cast<unsigned>(std::countr_one(wanted >> first)),
                               static_cast<unsigned>(buffer_bytes / limits::block_bytes));
-    readable = check_run(file, view, position, first, run, sums, &good, &bad);
-    wanted &= ~((((uint64_t{1} << (run - 1)) << 1) - 1) << first);
+    check.blocks = (((uint64_t{1} << (run - 1)) << 1) - 1) << first;
+    readable = check_run(file, check, &good, &bad);
+    wanted &= ~check.blocks;
   }
   const bool still = !file.gone.load(std::memory_order_seq_cst);
   if (still && good != 0) std::ignore = index_.mark_verified(id, position, good);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/spinlock.h"
+#include "cache/disk_check.h"
 #include "cache/disk_keeper.h"
 
 namespace blobcache {
@@ -30,7 +31,6 @@ class DiskVerifier {
 
  private:
   enum class Which : uint8_t { unverified, all };
-  struct Sums;  // of one chunk
   struct Free {
     void operator()(std::byte* memory) const { std::free(memory); }
   };
@@ -41,10 +41,10 @@ class DiskVerifier {
   void verify_object(const ObjectId& id);
   // Bytes read. False: the rest is not worth trying.
   bool verify_chunk(DiskFile& file, const ObjectId& id, uint64_t position, Which which, uint64_t* bytes_out);
-  bool read_sums(const DiskFile& file, const ObjectId& id, const DiskView& view, uint64_t position, uint64_t* sums_out);
-  // Which of the blocks (contiguous) match, which do not or cannot be read.
-  bool check_run(const DiskFile& file, const DiskView& view, uint64_t position, unsigned first, unsigned count,
-                 const uint64_t* sums, uint64_t* good_out, uint64_t* bad_out);
+  // Into page_. False: it cannot be read, or is damaged.
+  bool read_page(const DiskFile& file, const BlockCheck& check);
+  // Which of the blocks (at most buffer_bytes) match, which do not or cannot be read. False: the disk fails.
+  bool check_run(const DiskFile& file, BlockCheck check, uint64_t* good_out, uint64_t* bad_out);
   void scrub();
   void probe();
   int try_probe();
@@ -56,6 +56,7 @@ class DiskVerifier {
   DiskIndex& index_;
   DiskThread thread_;
   std::unique_ptr<std::byte, Free> buffer_;
+  std::byte* page_ = nullptr;  // behind the buffer
 
   Spinlock lock_;
   std::unique_ptr<ObjectId[]> queue_;  // a ring

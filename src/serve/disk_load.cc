@@ -18,6 +18,7 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "cache/disk_check.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::serve {
@@ -159,9 +160,10 @@ void VolumeServer::on_disk_run_read(Load& load) {
                         .object_bytes = load.handle->object_bytes,
                         .place = load.view.place,
                         .position = load.position(),
-                        .blocks = load.blocks_in_run << load.shift(),
                         .page = load.page->bytes,
-                        .bytes = volume().memory->frame_bytes(*load.frame) + first * limits::block_bytes});
+                        .blocks = load.blocks_in_run << load.shift(),
+                        .bytes = volume().memory->frame_bytes(*load.frame) + first * limits::block_bytes,
+                        .bytes_read = run_bytes(load)});
       if (!result.page_good && load.page_reads < page_reads_max) return submit_checksums(load);
       good = result.matching >> load.shift();
       const uint64_t matched = result.matching & ~load.view.verified;

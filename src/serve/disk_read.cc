@@ -17,6 +17,7 @@
 // memory. Disks answer, if only with an error.
 #include <algorithm>
 
+#include "cache/disk_check.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::serve {
