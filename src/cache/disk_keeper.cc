@@ -96,7 +96,12 @@ void DiskKeeper::run_job(DiskJob& job) {
   switch (job.kind) {
     case DiskJob::Kind::open: done = run_open(static_cast<DiskOpenJob&>(job)); break;
     case DiskJob::Kind::create: done = run_create(static_cast<DiskCreateJob&>(job)); break;
-    case DiskJob::Kind::written: done = run_written(static_cast<DiskWrittenJob&>(job)); break;
+    case DiskJob::Kind::written: {
+      auto& written = static_cast<DiskWrittenJob&>(job);
+      done = run_written(written);
+      if (!done) unit_.on_shed(written.reserved_bytes);
+      break;
+    }
     case DiskJob::Kind::new_segment: done = run_new_segment(static_cast<DiskNewSegmentJob&>(job)); break;
     case DiskJob::Kind::packed: done = run_packed(static_cast<DiskPackedJob&>(job)); break;
     case DiskJob::Kind::end_segment: done = run_end_segment(static_cast<DiskEndSegmentJob&>(job)); break;

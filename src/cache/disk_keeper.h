@@ -78,6 +78,7 @@ class DiskKeeper {
   // disk_keeper_segments.cc
   Result<void> run_new_segment(DiskNewSegmentJob& job);
   Result<void> run_packed(DiskPackedJob& job);
+  Result<void> add_packed(const DiskPackedItem& item, uint32_t segment);
   Result<void> run_end_segment(DiskEndSegmentJob& job);
   Result<DiskFile*> open_segment(uint32_t number);  // with a reference
   DiskFile& publish_segment(uint32_t number, int fd);

@@ -63,25 +63,37 @@ Result<void> DiskKeeper::run_new_segment(DiskNewSegmentJob& job) {
   return {};
 }
 
+Result<void> DiskKeeper::add_packed(const DiskPackedItem& item, uint32_t segment) {
+  const Result<void> added = index_.add(
+      {.id = item.id,
+       .size = item.size,
+       .place = {.disk = static_cast<uint8_t>(unit_.number), .packed = true, .segment = segment, .page = item.page}});
+  if (!added) return added;
+  for (uint64_t position = 0; position < disk_format::index_chunks_of(item.size); ++position) {
+    const Result<void> valid = index_.add_valid(item.id, position, disk_format::blocks_mask(item.size, position));
+    if (valid) continue;
+    std::ignore = index_.remove(item.id);
+    return valid;
+  }
+  return {};
+}
+
 Result<void> DiskKeeper::run_packed(DiskPackedJob& job) {
   unit_.space->unreserve(job.reserved_bytes);
   const DiskFile& file = *job.file;
-  if (file.gone.load(std::memory_order_relaxed)) return fail(Code::not_found);
+  if (file.gone.load(std::memory_order_relaxed)) {
+    unit_.on_shed(job.reserved_bytes);
+    return fail(Code::not_found);
+  }
   uint64_t bytes = 0;
   Result<void> done;
   for (const DiskPackedItem& item : job.items) {
-    bytes += disk_format::packed_pages(item.size) * limits::page_bytes;  // also of those passed over: it was written
+    const uint64_t item_bytes = disk_format::packed_pages(item.size) * limits::page_bytes;
+    bytes += item_bytes;  // also of those passed over: it was written
     DiskView view;
-    if (!done || index_.find(item.id, 0, &view)) continue;
-    done = index_.add(
-        {.id = item.id,
-         .size = item.size,
-         .place = {
-             .disk = static_cast<uint8_t>(unit_.number), .packed = true, .segment = file.segment, .page = item.page}});
-    for (uint64_t position = 0; done && position < disk_format::index_chunks_of(item.size); ++position) {
-      done = index_.add_valid(item.id, position, disk_format::blocks_mask(item.size, position));
-      if (!done) std::ignore = index_.remove(item.id);
-    }
+    if (index_.find(item.id, 0, &view)) continue;
+    if (done) done = add_packed(item, file.segment);
+    if (!done) unit_.on_shed(item_bytes);
   }
   if (bytes != 0) add_known_segment(file.segment, bytes);
   unit_.counters.written_bytes.fetch_add(bytes, std::memory_order_relaxed);

@@ -149,11 +149,7 @@ bool DiskPacker::add(const ObjectId& id, uint64_t object_bytes) {
   BC_ASSERT(object_bytes > 0 && object_bytes <= disk_format::packed_bytes_max);
   if (disks_.empty() || known(id) || !options_.memory->holds(id, 0, object_bytes)) return false;
   if (queue_count_ == queue_max) {
-    // Said to the tier, so that it is counted.
-    const uint64_t bytes = disk_format::packed_pages(object_bytes) * page_bytes;
-    const int disk = options_.tier->disk_for(id);
-    if (disk >= 0 && options_.tier->begin_write(static_cast<unsigned>(disk), bytes))
-      options_.tier->abandon_write(static_cast<unsigned>(disk), bytes, 0);
+    options_.tier->on_shed(id, disk_format::packed_pages(object_bytes) * page_bytes);
     return false;
   }
   queue_[(queue_first_ + queue_count_++) % queue_max] = {id, object_bytes};
@@ -174,10 +170,16 @@ void DiskPacker::step() {
 // False: its disk's buffers are in use, and it stays where it is.
 bool DiskPacker::stage(const Object& object) {
   const int number = options_.tier->disk_for(object.id);
-  if (number < 0 || known(object.id)) return true;
-  Disk& disk = *disks_[static_cast<unsigned>(number)];
+  if (known(object.id)) return true;
   const uint64_t bytes = disk_format::packed_pages(object.bytes) * page_bytes;
-  if (bytes > std::min<uint64_t>(buffer_bytes_, options_.tier->segment_bytes(disk.number))) return true;
+  const bool fits =
+      number >= 0 &&
+      bytes <= std::min<uint64_t>(buffer_bytes_, options_.tier->segment_bytes(static_cast<unsigned>(number)));
+  if (!fits) {
+    options_.tier->on_shed(object.id, bytes);
+    return true;
+  }
+  Disk& disk = *disks_[static_cast<unsigned>(number)];
   Buffer* buffer = buffer_for(disk, bytes);
   if (buffer == nullptr) return false;
   if (!options_.tier->begin_write(disk.number, bytes)) return true;

@@ -61,6 +61,8 @@ struct DiskTier::Impl {
   Result<void> allocate(uint64_t memory_bytes);
   Result<void> open_disk(DiskUnit& unit, std::string* message_out);
   void account(DiskUnit& unit);
+  enum class Among : uint8_t { well, all };
+  int disk_for(const ObjectId& id, Among among) const;
   void run_watch();
 };
 
@@ -306,29 +308,33 @@ void DiskTier::on_corrupt(unsigned disk, unsigned blocks) {
 
 bool DiskTier::packs(uint64_t object_bytes) const { return object_bytes < impl_->shared.cache.chunk_bytes; }
 
-int DiskTier::disk_for(const ObjectId& id) const {
+int DiskTier::Impl::disk_for(const ObjectId& id, Among among) const {
   int best = -1;
   double best_score = -1;
-  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
-    if (unit->health->state() != DiskState::ok) continue;
-    if (impl_->disks.size() == 1) return 0;
-    const disk_format::Uuid disk = unit->directory.disk();
+  for (const std::unique_ptr<DiskUnit>& each : disks) {
+    if (among == Among::well && each->health->state() != DiskState::ok) continue;
+    if (disks.size() == 1) return 0;
+    const disk_format::Uuid disk = each->directory.disk();
     const uint64_t hash = disk_format::seed_of(id.words[0] ^ disk.words[0], id.words[1], disk.words[1]);
     const double uniform = (static_cast<double>(hash >> 11) + 0.5) / static_cast<double>(uint64_t{1} << 53);
-    const double score = -static_cast<double>(unit->space->limit_bytes() + 1) / std::log(uniform);
+    const double score = -static_cast<double>(each->space->limit_bytes() + 1) / std::log(uniform);
     if (score <= best_score) continue;
     best_score = score;
-    best = static_cast<int>(unit->number);
+    best = static_cast<int>(each->number);
   }
   return best;
+}
+
+int DiskTier::disk_for(const ObjectId& id) const { return impl_->disk_for(id, Impl::Among::well); }
+
+void DiskTier::on_shed(const ObjectId& id, uint64_t bytes) {
+  impl_->unit(static_cast<unsigned>(impl_->disk_for(id, Impl::Among::all))).on_shed(bytes);
 }
 
 bool DiskTier::begin_write(unsigned disk, uint64_t bytes) {
   DiskUnit& unit = impl_->unit(disk);
   const bool reserved = unit.health->state() == DiskState::ok && unit.space->try_reserve(bytes, steady_now_ns());
-  if (!reserved)
-    unit.counters.writes_shed.fetch_add((bytes + limits::block_bytes - 1) / limits::block_bytes,
-                                        std::memory_order_relaxed);
+  if (!reserved) unit.on_shed(bytes);
   if (unit.space->wants_room()) unit.keeper->wake();
   return reserved;
 }
@@ -336,8 +342,7 @@ bool DiskTier::begin_write(unsigned disk, uint64_t bytes) {
 void DiskTier::abandon_write(unsigned disk, uint64_t bytes, int os_errno) {
   DiskUnit& unit = impl_->unit(disk);
   unit.space->unreserve(bytes);
-  unit.counters.writes_shed.fetch_add((bytes + limits::block_bytes - 1) / limits::block_bytes,
-                                      std::memory_order_relaxed);
+  unit.on_shed(bytes);
   if (os_errno != 0) unit.on_write_error(os_errno);
 }
 

@@ -103,6 +103,8 @@ class DiskTier {
   bool packs(uint64_t object_bytes) const;
   // The disk that a new object goes to; -1: none takes writes.
   int disk_for(const ObjectId& id) const;
+  // Bytes of a new object that are not written, before anything was reserved: counted where they would have gone.
+  void on_shed(const ObjectId& id, uint64_t bytes);
   // Reserves room and budget for so many bytes. False: do without (counted). Given back by the job that tells of the write
   // (reserved_bytes), or by abandon_write.
   bool begin_write(unsigned disk, uint64_t bytes);

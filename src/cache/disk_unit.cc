@@ -26,6 +26,10 @@ void DiskUnit::on_read_error(int os_errno) {
   health->on_read_error(os_errno == 0 ? EIO : os_errno, steady_now_ns());
 }
 
+void DiskUnit::on_shed(uint64_t bytes) {
+  counters.writes_shed.fetch_add((bytes + limits::block_bytes - 1) / limits::block_bytes, std::memory_order_relaxed);
+}
+
 // Two limits, the lower one counts: what the configuration gives the cache, and what keeps the filesystem below its high
 // watermark whatever else lies on it.
 Result<void> DiskUnit::measure() {

@@ -45,7 +45,7 @@ struct DiskShared {
 struct DiskCounters {
   std::atomic<uint64_t> evicted_bytes{0};
   std::atomic<uint64_t> written_bytes{0};
-  std::atomic<uint64_t> writes_shed{0};
+  std::atomic<uint64_t> writes_shed{0};  // blocks
   std::atomic<uint64_t> read_errors{0};
   std::atomic<uint64_t> write_errors{0};
   std::atomic<uint64_t> corrupt_blocks{0};
@@ -73,6 +73,8 @@ struct DiskUnit {
   // A failed write, sync, creation. os_errno: 0 is taken as EIO.
   void on_write_error(int os_errno);
   void on_read_error(int os_errno);
+  // Bytes that were to be written, and are not on the disk.
+  void on_shed(uint64_t bytes);
   // Measures the filesystem and sets the limit. May block. Errors: io.
   Result<void> measure();
 };

@@ -170,8 +170,8 @@ void DiskWriter::write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& 
 
   Write* creating = impl.find_creating(id);
   const int disk = creating != nullptr ? creating->disk : known ? view.place.disk : impl.tier.disk_for(id);
-  if (disk < 0) return;
   const uint64_t bytes = disk_format::bytes_of_blocks(object_bytes, position, wanted);
+  if (disk < 0) return impl.tier.on_shed(id, bytes);
   if (!impl.tier.begin_write(static_cast<unsigned>(disk), bytes)) return;
   const uint64_t frame_bytes = impl.memory.frame_size(frame);
   const bool may_hold = impl.held_bytes + frame_bytes <= impl.options.held_bytes_max;

@@ -247,6 +247,22 @@ TEST_CASE("packed objects are found, survive a restart with their marks, and lea
   CHECK(!std::filesystem::exists(rig.folder / "cache/" + disk_format::segment_path(1)));
 }
 
+TEST_CASE("small objects that the index has no room for are counted as shed") {
+  TierRig rig;
+  rig.options.memory_bytes = 1;
+  rig.open();
+  Packed packed{.file = new_segment(rig)};
+  constexpr uint64_t objects = 5000;
+  for (uint64_t number = 0; number < objects; ++number)
+    packed.items.push_back({.id = id_of(number), .size = 1, .page = static_cast<uint32_t>(2 * number)});
+  CHECK(!tell(rig, packed));
+  const DiskStats stats = rig.tier->stats(0);
+  CHECK(stats.objects > 0);
+  CHECK(stats.objects < objects);
+  CHECK(stats.objects + stats.writes_shed == objects);
+  end(rig, packed);
+}
+
 TEST_CASE("a segment that was being written when the tier stopped is used on") {
   TierRig rig;
   rig.open();

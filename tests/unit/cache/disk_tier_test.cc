@@ -182,8 +182,9 @@ TEST_CASE("an object that is removed while open is read on, and its room is free
   CHECK(rig.has_bytes(*file, 1, 0, 5 * MiB));
   CHECK(rig.tier->stats(0).used_bytes == 5 * MiB);
   // A write that was on its way makes nothing valid.
-  CHECK(!rig.write(*file, 1, 0, 1));
+  CHECK(!rig.write(*file, 1, 0, 0x7));
   CHECK(!rig.known(1));
+  CHECK(rig.tier->stats(0).writes_shed == 3);
   rig.tier->release(*file);
   rig.until([&] { return rig.tier->stats(0).used_bytes == 0; });
   CHECK(rig.tier->remove_and_wait(id_of(1)).error().code == Code::not_found);

@@ -141,6 +141,30 @@ TEST_CASE("more writes than may hold a frame are shed and counted, and nothing e
   CHECK(t.valid_blocks(id, 0) == 0x155555555u);
 }
 
+TEST_CASE("what no disk takes is counted as shed, large and small, and written when one takes it again") {
+  WriterCore t;
+  // Not enough of a failure for a test file to fail, too: the disk comes back by itself.
+  REQUIRE(t.tier->begin_write(0, 4096));
+  t.tier->abandon_write(0, 4096, EIO);
+  REQUIRE(t.tier->disk_for(id_of(1)) < 0);
+  const uint64_t shed_before = t.tier->stats(0).writes_shed;
+  t.load_all(id_of(1), 5 * MiB);
+  CHECK(t.tier->stats(0).writes_shed == shed_before + 80);
+  t.load_all(id_of(2), 130 * KiB);
+  t.turn_until([&t] { return t.writer->idle(); });
+  REQUIRE(t.tier->disk_for(id_of(1)) < 0);
+  CHECK(t.tier->stats(0).writes_shed == shed_before + 80 + 3);
+  t.turn_until([&t] { return t.tier->disk_for(id_of(1)) == 0; });
+  for (const uint64_t number : {1, 2}) {
+    const uint64_t bytes = number == 1 ? 5 * MiB : 130 * KiB;
+    t.memory->drop(id_of(number), bytes);
+    t.load_all(id_of(number), bytes);
+    t.wait_idle();
+    CHECK(t.on_disk(id_of(number), bytes));
+  }
+  CHECK(t.tier->stats(0).writes_shed == shed_before + 80 + 3);
+}
+
 TEST_CASE("an object that leaves before its write begins, or while it is in flight, stays away") {
   for (const bool in_flight : {false, true}) {
     WriterCore t;
