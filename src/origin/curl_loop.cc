@@ -31,9 +31,9 @@ struct CurlLoop::Watch : Op {
   bool acting = false;     // libcurl is being called for it
 };
 
-CurlLoop::CurlLoop(Reactor& home, unsigned connections_max, OnDone on_done)
+CurlLoop::CurlLoop(Reactor& home, unsigned connections_max, const Handlers& handlers)
     : home_(home),
-      on_done_(on_done),
+      handlers_(handlers),
       multi_(curl_multi_init()),
       timer_(&CurlLoop::on_timer),
       cancels_([](Op&, int32_t result, uint32_t) { BC_ASSERT(result == -ENOENT || result == -EALREADY); }),
@@ -178,6 +178,7 @@ void CurlLoop::on_timer(Timer& timer) { static_cast<WakeTimer&>(timer).loop->act
 void CurlLoop::act(curl_socket_t socket, int events) {
   int still_running = 0;
   curl_multi_socket_action(multi_, socket, events, &still_running);
+  handlers_.on_acted(handlers_.context);
   int left = 0;
   while (CURLMsg* message = curl_multi_info_read(multi_, &left)) {
     if (message->msg != CURLMSG_DONE) continue;
@@ -186,7 +187,7 @@ void CurlLoop::act(curl_socket_t socket, int events) {
     void* transfer = nullptr;
     curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
     remove(easy);
-    on_done_(transfer, result);
+    handlers_.on_done(transfer, result);
   }
 }
 

@@ -5,7 +5,7 @@
 //   Thread    the reactor's
 //   Lifetime  destroyed when no transfer is left; then it needs no reactor any more (its idle connections are closed here)
 //   Limits    connections_max idle connections are kept; how many transfers run at a time is the owner's to keep
-//   Rule      add() and remove() are never called from within a callback of libcurl
+//   Rule      add() and remove() are never called from within a callback of libcurl; on_acted and on_done are called outside
 #pragma once
 
 #include <memory>
@@ -20,9 +20,16 @@ namespace blobcache {
 class CurlLoop {
  public:
   using OnDone = void (*)(void* transfer, CURLcode result);
+  using OnActed = void (*)(void* context);
 
-  // on_done gets what CURLOPT_PRIVATE of the transfer holds; the transfer has left the loop by then.
-  CurlLoop(Reactor& home, unsigned connections_max, OnDone on_done);
+  // on_done gets what CURLOPT_PRIVATE of the transfer holds; the transfer has left the loop by then. on_acted: libcurl's
+  // callbacks of this event have run; before the on_done of what ended in it.
+  struct Handlers {
+    OnDone on_done = nullptr;
+    OnActed on_acted = nullptr;
+    void* context = nullptr;  // of on_acted
+  };
+  CurlLoop(Reactor& home, unsigned connections_max, const Handlers& handlers);
   ~CurlLoop();
   CurlLoop(const CurlLoop&) = delete;
   CurlLoop& operator=(const CurlLoop&) = delete;
@@ -53,7 +60,7 @@ class CurlLoop {
   void act(curl_socket_t socket, int events);
 
   Reactor& home_;
-  const OnDone on_done_;
+  const Handlers handlers_;
   CURLM* multi_;
   unsigned running_ = 0;
   bool ending_ = false;

@@ -152,7 +152,10 @@ bool HttpClient::check_body(HttpRequest& request) {
   const uint64_t last = request.offset + request.bytes - 1;
   if (head.status == 206) {
     const std::optional<ContentRange> range = parse_content_range(head.content_range);
-    if (!range || range->first != first || range->last != last) {
+    // The length too: a body that goes on behind its range is of something else.
+    const std::optional<uint64_t> length = parse_count(head.content_length);
+    const bool fits = head.content_length.empty() || length == last - first + 1;
+    if (!range || range->first != first || range->last != last || !fits) {
       refuse(request, {Code::protocol}, false);
       return false;
     }
@@ -182,11 +185,16 @@ size_t HttpClient::on_body(char* bytes, size_t size, size_t count, void* request
   const bool good = request.head.status >= 200 && request.head.status < 300;
   if (request.to != nullptr && good) {
     if (length > request.bytes - request.bytes_done) {
-      refuse(request, {Code::protocol}, false);
+      // Some of it may have been told of already. Its place and version were right as far as anyone can see.
+      refuse(request, {Code::protocol}, true);
       return stop;
     }
     std::memcpy(request.to + request.bytes_done, bytes, length);
     request.bytes_done += static_cast<uint32_t>(length);
+    if (request.on_bytes != nullptr && !request.has_news) {
+      request.has_news = true;
+      request.client->news_.push_back(&request);
+    }
     return length;
   }
   const size_t room = (good ? request.body_bytes_max : said_bytes_max) - request.body.size();

@@ -77,7 +77,8 @@ HttpClient::HttpClient(Reactor& home, const HttpOptions& options, HttpCounters& 
       options_(options),
       counters_(counters),
       in_flight_(in_flight),
-      loop_(home, options.connections_max, &HttpClient::on_attempt_done),
+      loop_(home, options.connections_max,
+            {.on_done = &HttpClient::on_attempt_done, .on_acted = &HttpClient::tell_news, .context = this}),
       random_(static_cast<unsigned>(reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(std::time(nullptr)))) {}
 
 HttpClient::~HttpClient() {
@@ -91,7 +92,7 @@ void HttpClient::begin(HttpRequest& request) {
   request.timer.handler = &HttpClient::on_watchdog;
   request.failed = false;
   request.bytes_done = request.retries = 0;
-  request.asked_again = false;
+  request.asked_again = request.has_news = false;
   request.deadline_ns = home_.ring().now_ns() + options_.deadline_ns;
   active_.fetch_add(1, std::memory_order_relaxed);
   if (stopping_) return finish_failed(request, {Code::stopping, ECANCELED});
@@ -128,6 +129,8 @@ void HttpClient::start_attempt(HttpRequest& request) {
 void HttpClient::end_attempt(HttpRequest& request) {
   if (request.timer.armed()) home_.cancel(request.timer);
   request.unlink();
+  if (request.has_news) std::erase(news_, &request);
+  request.has_news = false;
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
   long connects = 0;
   curl_easy_getinfo(request.easy, CURLINFO_NUM_CONNECTS, &connects);
@@ -142,6 +145,17 @@ void HttpClient::end_attempt(HttpRequest& request) {
     idle_.push_back(easy);
   } else {
     curl_easy_cleanup(easy);
+  }
+}
+
+// Outside libcurl: whoever is told may begin other requests, or stop this one's reader. The request itself stays.
+void HttpClient::tell_news(void* self_pointer) {
+  auto& self = *static_cast<HttpClient*>(self_pointer);
+  while (!self.news_.empty()) {
+    HttpRequest& request = *self.news_.back();
+    self.news_.pop_back();
+    request.has_news = false;
+    request.on_bytes(request, std::min(request.bytes_done, request.bytes - 1));
   }
 }
 

@@ -75,6 +75,8 @@ struct HttpRequest : ListNode {
   size_t body_bytes_max = 0;  // without `to`; a longer body is Code::protocol
   bool may_follow = false;    // redirects
   void (*on_done)(HttpRequest& request) = nullptr;
+  // With `to`, may be null: bytes_done has grown; those bytes are final. Not told of the last byte, which is on_done's.
+  void (*on_bytes)(HttpRequest& request, uint32_t bytes_done) = nullptr;
   void* context = nullptr;
 
   // out
@@ -97,7 +99,8 @@ struct HttpRequest : ListNode {
   uint64_t deadline_ns = 0;
   bool asked_again = false;
   bool body_checked = false;
-  bool refused = false;  // we ended the attempt: `error` says why
+  bool has_news = false;  // in news_
+  bool refused = false;   // we ended the attempt: `error` says why
   bool refusal_is_final = false;
   char curl_says[CURL_ERROR_SIZE] = {};
   struct Watchdog : Timer {
@@ -149,6 +152,7 @@ class HttpClient {
   void start_some();
   void start_attempt(HttpRequest& request);
   static void on_attempt_done(void* request, CURLcode result);
+  static void tell_news(void* self);
   void end_attempt(HttpRequest& request);
   void judge(HttpRequest& request, CURLcode result);
   void judge_status(HttpRequest& request);
@@ -166,6 +170,7 @@ class HttpClient {
   bool stopping_ = false;
   CurlLoop loop_;
   std::vector<CURL*> idle_;
+  std::vector<HttpRequest*> news_;  // whose bytes have come in this call of libcurl
   List<HttpRequest> waiting_;
   List<HttpRequest> running_;  // an attempt is in flight
   List<HttpRequest> pausing_;  // the next attempt has to wait

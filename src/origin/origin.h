@@ -87,7 +87,12 @@ struct ReadCall : OriginCall {
   uint64_t offset = 0;
   uint32_t bytes = 0;  // to read; the file has at least offset + bytes in the version asked for
   std::byte* to = nullptr;
-  int buffer_index = -1;  // registered buffer that `to` lies in; -1: none
+  int buffer_index = -1;    // registered buffer that `to` lies in; -1: none
+  bool background = false;  // nobody waits for it: may take longer, must not hold up the core
+  // May be null. The first `bytes_done` bytes have come: of the version asked for, and not written to again, however the call
+  // ends. On the home core, in a turn after begin_read's or the same one, any number of times, and not at all by origins that
+  // know the version only when everything is read. Never told of the last byte: that is on_done's.
+  void (*on_bytes)(ReadCall& call, uint32_t bytes_done) = nullptr;
   // out
   bool young = false;  // right bytes, but not to be cached
   // posix

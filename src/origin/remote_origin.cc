@@ -207,7 +207,13 @@ void RemoteOrigin::begin_read(Reactor& home, ReadCall& call) {
   job->request.bytes = call.bytes;
   job->request.context = job;
   job->request.on_done = &RemoteOrigin::on_read;
+  if (call.on_bytes != nullptr) job->request.on_bytes = &RemoteOrigin::on_read_bytes;
   client_of(home).begin(job->request);
+}
+
+void RemoteOrigin::on_read_bytes(HttpRequest& request, uint32_t bytes_done) {
+  ReadCall& call = *static_cast<ReadJob*>(request.context)->call;
+  call.on_bytes(call, bytes_done);
 }
 
 void RemoteOrigin::on_read(HttpRequest& request) {

@@ -135,6 +135,7 @@ class RemoteOrigin : public Origin {
   void go_on_listing(HttpClient& client, ListJob* job);
   static void on_page(HttpRequest& request);
   static void on_read(HttpRequest& request);
+  static void on_read_bytes(HttpRequest& request, uint32_t bytes_done);
   void remember(const OpenDirectory& directory, const std::vector<DirectoryEntry>& page, uint64_t now_ns);
   void rewind(OpenDirectory& directory, uint64_t offset);
   static void end_listing(ListJob* job, Error why, bool failed);

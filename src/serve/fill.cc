@@ -2,10 +2,19 @@
 // when it ends. It pins its handle (the origin's descriptor) and the tier keeps its frame.
 //
 // A lane bounds the runs that are at the origin at a time, so that a slow origin fills a queue here and not the kernel's
-// worker threads; another lane those at the disks. What came from the origin is written to disk behind the reply: from the
-// frame, before its blocks are told to be there (own files), or once all of it is there (packed objects). A request that finds no load or no frame free waits in room_waiters_ for whatever ends next. A timer
-// wakes it too: in the next turn at first, because frames evicted in this turn are free in the next, then less and less
-// often, for room that another core makes.
+// worker threads; another lane those at the disks.
+//
+// A run of many blocks is delivered block by block where the origin says how far it is (Origin, ReadCall::on_bytes): a block
+// that has come whole goes to its readers while the rest is on its way. The last block of a run is delivered by its end.
+// Nothing is delivered early of what may not be kept: its frame leaves the index with the first block that is delivered, and
+// the next reader would load the rest again.
+//
+// What came from the origin is written to disk behind the reply: from the frame, in one write a run, while the run's last
+// block is still ours alone (own files), or once all of it is there (packed objects).
+//
+// A request that finds no load or no frame free waits in room_waiters_ for whatever ends next. A timer wakes it too: in the
+// next turn at first, because frames evicted in this turn are free in the next, then less and less often, for room that
+// another core makes.
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -35,6 +44,7 @@ void VolumeServer::begin_loads(Request& request, Handle& handle) {
     load->blocks_tried = 0;
     load->open_tried = false;
     load->call.on_done = &VolumeServer::on_load_done;
+    load->call.on_bytes = handle.cacheable ? &VolumeServer::on_load_bytes : nullptr;
     load->call.key = handle.key;
     load->call.version = handle.version;
     load->call.fd = handle.origin_fd;
@@ -93,31 +103,59 @@ void VolumeServer::start_origin_run(Load& load) {
   volume().origin->begin_read(reactor(), load.call);
 }
 
+void VolumeServer::on_load_bytes(ReadCall& call, uint32_t bytes_done) {
+  Load& load = *static_cast<Load::LoadCall&>(call).load;
+  const auto first = static_cast<unsigned>(std::countr_zero(load.blocks_in_run));
+  const auto whole = static_cast<unsigned>(bytes_done / limits::block_bytes);
+  BC_ASSERT(first + whole < limits::blocks_per_chunk_frame);  // the last byte is not told of
+  const uint64_t come = ((uint64_t{1} << whole) - 1) << first & load.blocks_left;
+  if (come != 0) load.server->deliver(load, come);
+}
+
+// Blocks that came from the origin, to those who wait for them.
+void VolumeServer::deliver(Load& load, uint64_t blocks) {
+  load.blocks_left &= ~blocks;
+  volume().memory->finish_load(
+      reactor(), *load.frame, blocks,
+      {.ok = true, .keep = load.handle->cacheable && !load.call.young, .source = static_cast<uint8_t>(Tier::origin)});
+}
+
+void VolumeServer::write_behind(Load& load, uint64_t blocks) {
+  if (options_.writer == nullptr || !load.handle->cacheable || load.call.young || blocks == 0) return;
+  if (disk().packs(load.handle->object_bytes)) return;
+  options_.writer->write_blocks(load.handle->object, load.handle->object_bytes, *load.frame, load.frame_offset, blocks,
+                                load.blocks_tried & blocks);
+}
+
+// When its blocks are in memory: written once all of the object is.
+void VolumeServer::write_behind_packed(Load& load) {
+  if (options_.writer == nullptr || !load.handle->cacheable || load.call.young) return;
+  if (!disk().packs(load.handle->object_bytes)) return;
+  options_.writer->write_packed(load.handle->object, load.handle->object_bytes);
+}
+
 void VolumeServer::on_load_done(OriginCall& call) {
-  auto& read_call = static_cast<Load::LoadCall&>(call);
-  Load& load = *read_call.load;
+  Load& load = *static_cast<Load::LoadCall&>(call).load;
   VolumeServer& self = *load.server;
-  const LoadOutcome outcome{.ok = !call.failed,
-                            .keep = load.handle->cacheable && !read_call.young,
-                            .error = call.error,
-                            .source = static_cast<uint8_t>(Tier::origin)};
-  uint64_t ended = load.blocks_in_run;
+  const uint64_t left = load.blocks_in_run & load.blocks_left;
+  BC_ASSERT(left != 0);
   if (call.failed) {
+    const uint64_t delivered = load.blocks_in_run & ~left;
     self.counters_.errors[static_cast<unsigned>(ErrorPlace::load)].add(1);
-    ended = load.blocks_left;  // what was not tried fails with what was
+    self.counters_.origin_bytes.add(static_cast<unsigned>(std::popcount(delivered)) * limits::block_bytes);
+    self.write_behind(load, delivered);
+    // What was not tried fails with what was.
+    const uint64_t failing = load.blocks_left;
+    load.blocks_left = 0;
+    self.volume().memory->finish_load(self.reactor(), *load.frame, failing,
+                                      {.error = call.error, .source = static_cast<uint8_t>(Tier::origin)});
   } else {
     self.counters_.origin_reads.add(1);
-    self.counters_.origin_bytes.add(read_call.bytes);
+    self.counters_.origin_bytes.add(load.call.bytes);
+    self.write_behind(load, load.blocks_in_run);
+    self.deliver(load, left);
+    self.write_behind_packed(load);
   }
-  load.blocks_left &= ~ended;
-  DiskWriter* writer = outcome.ok && outcome.keep ? self.options_.writer : nullptr;
-  const bool packed = writer != nullptr && self.disk().packs(load.handle->object_bytes);
-  if (writer != nullptr && !packed) {
-    writer->write_blocks(load.handle->object, load.handle->object_bytes, *load.frame, load.frame_offset, ended,
-                         load.blocks_tried & ended);
-  }
-  self.volume().memory->finish_load(self.reactor(), *load.frame, ended, outcome);
-  if (packed) writer->write_packed(load.handle->object, load.handle->object_bytes);
   self.end_run(load);
 }
 

@@ -192,7 +192,10 @@ class VolumeServer final : public fuse::RequestHandler {
   void continue_load(Load& load);
   void end_run(Load& load);
   void start_origin_run(Load& load);
+  static void on_load_bytes(ReadCall& call, uint32_t bytes_done);
+  void deliver(Load& load, uint64_t blocks);
   void write_behind(Load& load, uint64_t blocks);
+  void write_behind_packed(Load& load);
   static void on_load_done(OriginCall& call);
   void end_load(Load& load);
 

@@ -5,7 +5,9 @@ usage: proxy.py UPSTREAM_PORT PORT_FILE       (loopback on both sides; the port 
 
 It is told what to do by requests of its own:
     /__faults__?MODE=VALUE&...   sets the faults, all others off; counts start anew
-    /__counts__                  JSON: requests, ranges (asked for), repeated (ranges asked for twice), bytes (of bodies sent)
+    /__counts__                  JSON: requests, ranges (asked for), repeated (ranges asked for twice), bytes (of bodies sent),
+                                 stalled (answers that stall now)
+    /__go__, /__break__          what stalls goes on, or breaks off by RST; nothing stalls afterwards
 
 Faults are for answers to ranged GETs (objects), with all=1 for every answer:
     latency_ms=N       before each answer
@@ -17,6 +19,7 @@ Faults are for answers to ranged GETs (objects), with all=1 for every answer:
     hang=K             each K-th answer never comes
     wrong_range=K      each K-th answer is the range that follows the one asked for, and says so
     wrong_label=K      each K-th answer is that other range under the name of the one asked for, with its ETag changed
+    stall=N            each answer stops after N bytes of its body until it is told to go on
     html=K             each K-th answer is an error page with status 200
 """
 import asyncio
@@ -47,8 +50,10 @@ class Proxy:
     def set_faults(self, faults):
         self.faults = faults
         self.counts = {'requests': 0, 'ranges': 0, 'repeated': 0, 'bytes': 0, 'faults': 0}
+        self.counts['stalled'] = 0
         self.seen = set()
         self.answers = 0
+        self.verdict = asyncio.get_running_loop().create_future()  # of what stalls: True goes on
 
     def number(self, name):
         return int(self.faults.get(name, '0').split(':')[-1])
@@ -80,6 +85,10 @@ class Proxy:
     def control(self, target, writer):
         if target.startswith('/__faults__'):
             self.set_faults(dict(urllib.parse.parse_qsl(target.partition('?')[2])))
+        if target in ('/__go__', '/__break__'):
+            self.faults.pop('stall', None)
+            self.verdict.set_result(target == '/__go__')
+            self.verdict = asyncio.get_running_loop().create_future()
         body = json.dumps(self.counts).encode()
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
 
@@ -143,13 +152,23 @@ class Proxy:
                 cut = number * 7919 % len(whole)
                 await self.send(writer, whole[:cut])
                 if linger:
-                    writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                                               struct.pack('ii', 1, 0))
+                    self.reset(writer)
                 return False
         if is_turn('trickle'):
             for i in range(len(whole)):
                 await self.send(writer, whole[i:i + 1])
                 await take_time(0.05)
+        stall = self.number('stall')
+        if stall and len(body) > stall:
+            verdict = self.verdict
+            await self.send(writer, whole[:len(answer) + stall])
+            self.counts['stalled'] += 1
+            goes_on = await verdict
+            self.counts['stalled'] -= 1
+            if not goes_on:
+                self.reset(writer)
+                return False
+            return await self.send(writer, whole[len(answer) + stall:])
         rate = self.number('rate')
         if rate:
             for at in range(0, len(whole), 4096):
@@ -157,6 +176,9 @@ class Proxy:
                 await take_time(4096 / rate)
             return True
         return await self.send(writer, whole)
+
+    def reset(self, writer):
+        writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
 
     async def send(self, writer, data):
         writer.write(data)

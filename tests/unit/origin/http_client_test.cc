@@ -159,6 +159,65 @@ TEST_CASE("connections that break at every position: the range goes on behind wh
   CHECK(server.requests() == 22);
 }
 
+TEST_CASE(
+    "the first bytes of a range are told of while the rest is on its way, and are not asked for or written again") {
+  constexpr uint32_t bytes = 1 << 20;
+  constexpr uint32_t sent = 300'000;
+  std::atomic<uint64_t> second_from{0};
+  HttpServer server([&](const ServerRequest& request) {
+    ServerReply reply = range_reply(request);
+    uint64_t last = 0;
+    if (request.number > 0) {
+      uint64_t first = 0;
+      request.range(&first, &last);
+      second_from = first;
+      return reply;
+    }
+    const size_t head = reply.bytes.find("\r\n\r\n") + 4;
+    return ServerReply{.bytes = reply.bytes.substr(0, head + sent), .close = false, .hang = true};
+  });
+  // The server hangs after the first part: the watchdog ends the attempt when that part has been looked at.
+  HttpCore core({.attempt_timeout_ns = 300'000'000});
+  struct Told : HttpCore::Waited {
+    std::vector<uint32_t> news;
+    bool wrong = false;
+  } request;
+  request.expected_version = "\"one\"";
+  request.on_bytes = [](HttpRequest& here, uint32_t bytes_done) {
+    auto& told = static_cast<Told&>(here);
+    told.wrong |= told.times_done != 0 || bytes_done >= bytes || (!told.news.empty() && bytes_done < told.news.back());
+    const uint32_t before = told.news.empty() ? 0 : told.news.back();
+    told.wrong |= told.bytes_of_range.substr(before, bytes_done - before) != pattern(before, bytes_done - before);
+    told.news.push_back(bytes_done);
+    // Whoever has these bytes now may keep them: a second write would show.
+    if (bytes_done == sent) told.bytes_of_range.replace(0, sent, std::string(sent, '!'));
+  };
+  core.begin_range(request, server, 0, bytes);
+  while (request.news.empty() || request.news.back() < sent) core.reactor->turn(true);
+  CHECK(request.times_done == 0);
+  CHECK(server.requests() == 1);
+  core.wait(request);
+  REQUIRE(!request.failed);
+  CHECK(!request.wrong);
+  CHECK(second_from == sent);
+  CHECK(request.bytes_of_range == std::string(sent, '!') + pattern(sent, bytes - sent) + "########");
+}
+
+TEST_CASE("a length that is not the range's is refused before a byte of it is told of") {
+  HttpServer server([](const ServerRequest&) {
+    return reply_with("206 Partial Content", content_range(0, 65535) + "ETag: \"one\"\r\n", pattern(0, 65537));
+  });
+  HttpCore core({.retries_max = 0});
+  HttpCore::Waited request;
+  request.expected_version = "\"one\"";
+  request.on_bytes = [](HttpRequest&, uint32_t) { CHECK(false); };
+  core.begin_range(request, server, 0, 65536);
+  core.wait(request);
+  REQUIRE(request.failed);
+  CHECK(request.error.code == Code::protocol);
+  CHECK(request.bytes_of_range == std::string(65544, '#'));
+}
+
 TEST_CASE("an error page that calls itself a success passes; a server that ignores ranges is asked once") {
   HttpServer server([](const ServerRequest& request) {
     if (request.number < 2) return reply_with("200 OK", "Content-Type: text/html\r\n", "<html>sorry</html>");
