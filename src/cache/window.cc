@@ -310,6 +310,7 @@ void PrefetchWindows::issue(Stream& stream, uint64_t goal, PrefetchBudget& budge
                                           .generation = stream.generation,
                                           .stream = static_cast<uint8_t>(&stream - streams_.data()),
                                           .descending = stream.stride_bytes < 0,
+                                          .scattered = stream.records,
                                           .granted_bytes = (until - stream.issued) * stream.step_bytes};
     stream.issued = until;
   }
@@ -355,6 +356,12 @@ void PrefetchWindows::on_evicted(const WindowRange& evicted, PrefetchBudget& bud
   totals_.unused_bytes += unused;
   budget.leave(unused);
   judge(*stream);
+}
+
+void PrefetchWindows::on_absent(const ByteRange& absent, PrefetchBudget& budget) {
+  for (uint8_t i = 0; i < streams_.size(); ++i) {
+    if (streams_[i].live()) on_evicted({.range = absent, .generation = streams_[i].generation, .stream = i}, budget);
+  }
 }
 
 }  // namespace blobcache

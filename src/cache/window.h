@@ -79,6 +79,7 @@ struct WindowRange {
   uint32_t generation = 0;  // of the stream: another reader than before has another
   uint8_t stream = 0;
   bool descending = false;     // the reader comes from the end
+  bool scattered = false;      // a record: what lies beside it is not wanted
   uint64_t granted_bytes = 0;  // of a fetch: what on_landed is to be told
 };
 
@@ -109,6 +110,8 @@ class PrefetchWindows {
   void next_fetch(uint8_t stream, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan);
   void on_dropped(const WindowRange& dropped, PrefetchBudget& budget);
   void on_evicted(const WindowRange& evicted, PrefetchBudget& budget);
+  // What a user reads just now and nobody had for him: what of it was fetched ahead, for whichever stream, was evicted.
+  void on_absent(const ByteRange& absent, PrefetchBudget& budget);
   void stop(PrefetchBudget& budget, WindowPlan* plan);
 
   const Totals& totals() const { return totals_; }

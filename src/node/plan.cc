@@ -41,7 +41,7 @@ constexpr uint64_t arena_bytes_min = 4 * limits::chunk_frame_bytes;
 constexpr uint32_t inodes_min = 4096;
 constexpr uint64_t disk_thread_bytes = 8 * MiB;  // of one disk: buffers and stacks of its threads
 constexpr uint64_t loads_a_slot = 2;             // VolumeServer's, and some of a core on top
-constexpr uint64_t loads_a_core = 32;
+constexpr uint64_t loads_a_core = 128;
 
 // "0-1", "0,2-5": the number of CPUs that the kernel may ever bring up.
 uint32_t count_possible_cpus() {

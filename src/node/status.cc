@@ -1,5 +1,7 @@
 #include "node/status.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -37,6 +39,32 @@ struct Sums {
   uint64_t bytes[serve::tier_count] = {};
 };
 
+// Of what was fetched ahead of readers.
+std::string prefetch_json(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {
+  const auto total = [&](auto counter_of) {
+    uint64_t value = 0;
+    for (const std::unique_ptr<Core>& core : cores) value += counter_of(core->counters(volume)).value();
+    return value;
+  };
+  using serve::Counters;
+  using serve::Tier;
+  const auto from = [&](Tier tier) {
+    return total([&](const Counters& c) -> const Counter& { return c.prefetch_bytes[static_cast<unsigned>(tier)]; });
+  };
+  uint64_t in_flight_max = 0;
+  for (const std::unique_ptr<Core>& core : cores) {
+    in_flight_max = std::max(in_flight_max, core->counters(volume).prefetch_in_flight_max.value());
+  }
+  return fmt::format(
+      R"({{"disk":{},"origin":{},"used":{},"wasted":{},"canceled":{},"pieces":{},"failed":{},"in_flight_max":{}}})",
+      from(Tier::disk), from(Tier::origin),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_used_bytes; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_wasted_bytes; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_canceled_bytes; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_pieces; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_failed; }), in_flight_max);
+}
+
 Sums sum(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {
   Sums sums;
   for (const std::unique_ptr<Core>& core : cores) {
@@ -63,12 +91,13 @@ std::string volume_json(const serve::Volume& volume, const std::vector<std::uniq
       R"({{"name":{},"source":{},"mountpoint":{},"transport":"{}","passthrough":{},"open":{},"nodes":{},"nodes_max":{},)"
       R"("requests":{},"reads":{},"memory_hits":{},"disk_hits":{},"passthrough_opens":{},"passthrough_bytes":{},)"
       R"("origin_reads":{},"origin_bytes":{},"interrupts":{},"deadlines":{},)"
-      R"("errors":{},"bytes":{{"memory":{},"disk":{},"peer":{},"origin":{}}}}})",
+      R"("errors":{},"bytes":{{"memory":{},"disk":{},"peer":{},"origin":{}}},"prefetch":{}}})",
       quoted(volume.config.name), quoted(volume.config.source), quoted(volume.config.mountpoint),
       volume.session.facts().uring ? "uring" : "dev", volume.session.facts().passthrough, volume.handles.open_count(),
       volume.inodes.count(), volume.inodes.nodes_max(), sums.requests, sums.reads, sums.memory_hits, sums.disk_hits,
       sums.passthrough_opens, sums.passthrough_bytes, sums.origin_reads, sums.origin_bytes, sums.interrupts,
-      sums.deadlines, sums.errors, sums.bytes[0], sums.bytes[1], sums.bytes[2], sums.bytes[3]);
+      sums.deadlines, sums.errors, sums.bytes[0], sums.bytes[1], sums.bytes[2], sums.bytes[3],
+      prefetch_json(cores, volume.number));
 }
 
 std::string disk_json(const DiskStats& disk) {

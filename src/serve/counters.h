@@ -26,6 +26,13 @@ struct Counters {
   Counter origin_bytes;
   Counter passthrough_opens;
   Counter passthrough_bytes;  // of the objects that were opened so; what is read of them nobody tells us
+  Counter prefetch_pieces;    // begun
+  std::array<Counter, tier_count> prefetch_bytes;  // that came
+  Counter prefetch_used_bytes;
+  Counter prefetch_wasted_bytes;    // nobody read them while they were there
+  Counter prefetch_canceled_bytes;  // wanted for a while, not begun
+  Counter prefetch_failed;          // pieces
+  Counter prefetch_in_flight_max;   // pieces at a time
   Counter interrupts;
   Counter deadlines;
   std::array<Counter, error_place_count> errors;

@@ -44,6 +44,7 @@ bool VolumeServer::disk_hit(Request& request, Handle& handle, ReadRange range) {
   }
   note_visit(handle, spans.spans[spans.count - 1], &view);
   handle.expected_offset.store(range.offset + range.bytes, std::memory_order_relaxed);
+  if (prefetcher_ != nullptr) prefetcher_->on_disk_hit(handle, range);
   request.disk_read.handle = &handle;
   request.disk_read.range = range;
   request.disk_read.phase = static_cast<uint8_t>(phase);

@@ -27,16 +27,23 @@ unsigned running_max(const VolumeServer::Options& options) {
   return share < 4 ? 4 : share;
 }
 
+Prefetcher::Limits prefetch_limits(const VolumeServer::Options& options) {
+  const Volume& volume = *options.volume;
+  if (volume.prefetch == nullptr) return {};
+  return Prefetcher::limits_of(*volume.prefetch, volume.origin_config.connections, options.cores);
+}
+
 uint32_t calls_max(uint32_t slots) { return slots + 64; }
 
 }  // namespace
 
 VolumeServer::VolumeServer(const Options& options)
     : options_(options),
+      prefetch_limits_(prefetch_limits(options)),
       requests_(std::make_unique<Request[]>(options.slots)),
       room_timer_(&VolumeServer::on_room_timer),
-      loads_(options.slots * 2 + 2 * Plan::spans_max),
-      checksum_pages_(options.volume->disk == nullptr ? 0 : disk_loads_max),
+      loads_(options.slots * 2 + 2 * Plan::spans_max + Prefetcher::loads_max(prefetch_limits_)),
+      checksum_pages_(options.volume->disk == nullptr ? 0 : disk_loads_max + Prefetcher::loads_max(prefetch_limits_)),
       drop_jobs_(options.volume->disk == nullptr ? 0 : drop_jobs_max),
       armings_(options.volume->passes_through() ? armings_max : 0),
       lookups_(calls_max(options.slots)),
@@ -48,6 +55,10 @@ VolumeServer::VolumeServer(const Options& options)
   room_timer_.server = this;
   origin_lane_.running_max = running_max(options);
   disk_lane_.running_max = disk_loads_max;
+  prefetch_lane_.running_max = Prefetcher::loads_max(prefetch_limits_);
+  if (volume().prefetch != nullptr) {
+    prefetcher_ = std::make_unique<Prefetcher>(*this, *volume().prefetch, prefetch_limits_);
+  }
   for (uint32_t i = 0; i < options_.slots; ++i) {
     requests_[i].server = this;
     requests_[i].watch.request = &requests_[i];
@@ -211,12 +222,13 @@ void VolumeServer::on_closed() {
   for (uint32_t i = 0; i < options_.slots; ++i) {
     if (requests_[i].cancel_wait != nullptr) requests_[i].interrupt();
   }
+  if (prefetcher_ != nullptr) prefetcher_->close();
   become_idle_if_done();
 }
 
 void VolumeServer::become_idle_if_done() {
   if (transports_open_ > 0 || tasks_running_ > 0 || disk_jobs_ > 0 || idle_told_) return;
-  if (options_.on_idle == nullptr) return;
+  if (options_.on_idle == nullptr || (prefetcher_ != nullptr && !prefetcher_->idle())) return;
   idle_told_ = true;
   if (room_timer_.armed()) reactor().cancel(room_timer_);
   options_.on_idle(*this, options_.on_idle_context);

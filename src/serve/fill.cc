@@ -29,13 +29,23 @@ constexpr uint64_t room_retry_ns_max = 1'000'000;
 
 }  // namespace
 
-void VolumeServer::begin_loads(Request& request, Handle& handle) {
-  for (unsigned i = 0; i < request.plan.span_count; ++i) {
-    Plan::Span& span = request.plan.spans[i];
+void VolumeServer::begin_loads(Request& request, Handle& handle) { begin_loads_of(request.plan, handle, false); }
+
+unsigned VolumeServer::begin_prefetch_loads(Plan& plan, Handle& handle) { return begin_loads_of(plan, handle, true); }
+
+unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, bool prefetch) {
+  unsigned count = 0;
+  for (unsigned i = 0; i < plan.span_count; ++i) {
+    Plan::Span& span = plan.spans[i];
     if (span.blocks_to_load == 0) continue;
     Load* load = loads_.try_acquire();
-    BC_ASSERT(load != nullptr);  // loads_available() was asked in this turn
+    BC_ASSERT(load != nullptr);  // loads_available() was asked in this turn; prefetch counts its own
+    ++count;
     load->server = this;
+    load->prefetch = prefetch;
+    load->call.background = prefetch;
+    load->bytes = static_cast<uint32_t>(std::popcount(span.blocks_to_load) * limits::block_bytes);
+    if (!prefetch && volume().prefetch != nullptr) volume().prefetch->budget().begin_demand(load->bytes);
     load->handle = &handle;
     load->frame = span.frame;
     load->frame_offset = span.offset;
@@ -51,6 +61,7 @@ void VolumeServer::begin_loads(Request& request, Handle& handle) {
     volume().handles.reference(handle);
     continue_load(*load);
   }
+  return count;
 }
 
 // Adjacent blocks that come from the same place: from disk where they are valid there, else from the origin.
@@ -160,6 +171,11 @@ void VolumeServer::on_load_done(OriginCall& call) {
 }
 
 void VolumeServer::end_load(Load& load) {
+  if (load.prefetch) {
+    prefetcher_->on_load_ended();
+  } else if (volume().prefetch != nullptr) {
+    volume().prefetch->budget().end_demand(load.bytes);
+  }
   if (load.file != nullptr) disk().release(*load.file);
   load.file = nullptr;
   release_handle(*load.handle);
@@ -174,6 +190,7 @@ void VolumeServer::release_handle(Handle& handle) {
   if (DiskFile* file = handle.disk_file.exchange(nullptr, std::memory_order_acq_rel); file != nullptr) {
     disk().release(*file);
   }
+  delete handle.prefetch.exchange(nullptr, std::memory_order_acq_rel);
   if (handle.origin_fd >= 0) volume().origin->close(reactor(), handle.origin_fd);
   volume().handles.put_back(handle);
 }

@@ -3,13 +3,19 @@
 #include <mutex>
 
 #include "base/assert.h"
+#include "serve/prefetch.h"
 
 namespace blobcache::serve {
 
 Handles::Handles() = default;
 
 Handles::~Handles() {
-  for (uint32_t i = 0; i < segment_count_; ++i) delete[] segments_[i].load(std::memory_order_relaxed);
+  for (uint32_t i = 0; i < segment_count_; ++i) {
+    Handle* segment = segments_[i].load(std::memory_order_relaxed);
+    // Of files that were still open when the connection ended.
+    for (uint32_t j = 0; j < segment_size; ++j) delete segment[j].prefetch.load(std::memory_order_relaxed);
+    delete[] segment;
+  }
 }
 
 Handle* Handles::take() {

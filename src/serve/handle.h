@@ -22,6 +22,7 @@
 namespace blobcache::serve {
 
 class VolumeServer;
+struct FilePrefetch;
 
 // How the kernel reads what was opened; `untold`: the mount has one way only, so nobody counts.
 enum class OpenMode : uint8_t { untold, cached, passthrough };
@@ -51,6 +52,8 @@ struct Handle {
 
   // Where the object lies on disk, with a reference of this handle's; set once, by whichever core first found it open.
   std::atomic<DiskFile*> disk_file{nullptr};
+  // What its readers do; made at its first miss, ends with the handle.
+  std::atomic<FilePrefetch*> prefetch{nullptr};
   // For the end of the last passthrough open: here, so that there is always one.
   struct Disarm : DiskDisarmJob {
     VolumeServer* server = nullptr;

@@ -270,6 +270,7 @@ void VolumeServer::dispose(Pending<OpenCall>& call) {
 
 void VolumeServer::release(Request& request) {
   Handle* handle = volume().handles.get(request.slot->argument<fuse_release_in>().fh);
+  if (handle != nullptr && prefetcher_ != nullptr) prefetcher_->on_release(*handle);
   if (handle != nullptr) close_mode(*handle);
   reply(request, 0);
   if (handle != nullptr) release_handle(*handle);

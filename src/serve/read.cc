@@ -41,11 +41,13 @@ void VolumeServer::read(Request& request) {
   if (range.bytes > slot.payload_bytes) return reply_error(request, EIO);
   if (volume().memory->try_copy(handle->object, range.offset, range.bytes, slot.payload, now_s())) [[likely]] {
     counters_.memory_hits.add(1);
-    return reply_read(request, *handle, range, Tier::memory);
+    if (prefetcher_ != nullptr) prefetcher_->on_hit(*handle, range);
+    reply_read(request, *handle, range, Tier::memory);
+  } else if (volume().disk == nullptr || !disk_hit(request, *handle, range)) {
+    volume().handles.reference(*handle);
+    begin(request, read_miss(request.stack, request, *handle, range));
   }
-  if (volume().disk != nullptr && disk_hit(request, *handle, range)) return;
-  volume().handles.reference(*handle);
-  begin(request, read_miss(request.stack, request, *handle, range));
+  if (prefetcher_ != nullptr) prefetcher_->pump();
 }
 
 void VolumeServer::reply_read(Request& request, Handle& handle, ReadRange range, Tier tier) {
@@ -100,6 +102,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
   }
   if (planned) {
     server.room_retry_ns_ = 1;
+    if (server.prefetcher_ != nullptr) server.prefetcher_->on_miss(handle, range, request.plan);
     server.begin_loads(request, handle);
     if (request.plan.waiters_pending > 0) {
       request.cancel_wait = &VolumeServer::cancel_plan;

@@ -15,6 +15,7 @@
 #include "origin/origin.h"
 #include "serve/backing_files.h"
 #include "serve/handle.h"
+#include "serve/prefetch.h"
 
 namespace blobcache::serve {
 
@@ -27,7 +28,9 @@ struct Volume {
   std::string identity;
   std::unique_ptr<Origin> origin;
   MemoryTier* memory = nullptr;
-  DiskTier* disk = nullptr;  // null: no disks
+  DiskTier* disk = nullptr;                     // null: no disks
+  PrefetchNode* prefetch = nullptr;             // null: switched off
+  std::atomic<uint32_t> prefetch_at_origin{0};  // pieces, of all cores
 
   fuse::Session session;
   fuse::Entries entries;

@@ -19,6 +19,7 @@
 #include "ring/reactor.h"
 #include "serve/counters.h"
 #include "serve/disk_range.h"
+#include "serve/prefetch.h"
 #include "serve/request.h"
 #include "serve/volume.h"
 
@@ -45,10 +46,12 @@ struct Load : ListNode {
   VolumeServer* server = nullptr;
   Handle* handle = nullptr;
   Frame* frame = nullptr;
-  uint64_t frame_offset = 0;  // in the object
-  uint64_t blocks_left = 0;
-  uint64_t blocks_in_run = 0;
-  bool from_disk = false;  // the run
+  uint64_t frame_offset = 0;   // in the object
+  uint64_t blocks_left = 0;    // not in the frame yet
+  uint64_t blocks_in_run = 0;  // of them when the run began
+  bool from_disk = false;      // the run
+  bool prefetch = false;       // nobody asked for it yet
+  uint32_t bytes = 0;          // of all blocks it began with
 
   // Runs from disk (disk_load.cc). Bits of the frame become bits of the index's chunk by a shift.
   struct Read : Op {
@@ -145,6 +148,8 @@ class VolumeServer final : public fuse::RequestHandler {
   Reactor& reactor() { return *options_.reactor; }
 
  private:
+  friend class Prefetcher;  // prefetch_loads.cc
+
   // dispatch.cc
   void dispatch(Request& request, uint32_t opcode);
   void dispatch_meta(Request& request, uint32_t opcode);
@@ -182,12 +187,18 @@ class VolumeServer final : public fuse::RequestHandler {
   // fill.cc
   bool loads_available() const { return loads_.free_count() >= Plan::spans_max; }
   void begin_loads(Request& request, Handle& handle);
+  unsigned begin_prefetch_loads(Plan& plan, Handle& handle);  // how many
+  unsigned begin_loads_of(Plan& plan, Handle& handle, bool prefetch);
   struct LoadLane {
     List<Load> queued;
     unsigned running = 0;
     unsigned running_max = 0;
   };
-  LoadLane& lane_of(const Load& load) { return load.from_disk ? disk_lane_ : origin_lane_; }
+  // Prefetch keeps its own bounds, and nobody waits in its lane.
+  LoadLane& lane_of(const Load& load) {
+    if (load.prefetch) return prefetch_lane_;
+    return load.from_disk ? disk_lane_ : origin_lane_;
+  }
   void choose_run(Load& load);
   void continue_load(Load& load);
   void end_run(Load& load);
@@ -279,6 +290,7 @@ class VolumeServer final : public fuse::RequestHandler {
   uint32_t now_s() const { return static_cast<uint32_t>(options_.reactor->now_ns() / 1'000'000'000); }
 
   const Options options_;
+  const Prefetcher::Limits prefetch_limits_;
   Counters counters_;
   std::unique_ptr<Request[]> requests_;
   List<Request> room_waiters_;
@@ -290,6 +302,8 @@ class VolumeServer final : public fuse::RequestHandler {
   Pool<Load> loads_;
   LoadLane origin_lane_;
   LoadLane disk_lane_;
+  LoadLane prefetch_lane_;
+  std::unique_ptr<Prefetcher> prefetcher_;  // null: switched off
   Pool<ChecksumPage> checksum_pages_;
   struct DropJob : DiskDropJob {
     VolumeServer* server = nullptr;

@@ -1,0 +1,218 @@
+// Prefetch: what is fetched ahead of the readers of open files.
+//   PrefetchNode   what the files of a node share: budget, settings, and which files have windows
+//   FilePrefetch   of one open file: its pattern, its windows, and what of these is wanted and has not begun
+//   Prefetcher     of one core and volume: makes loads of what is wanted (prefetch_loads.cc)
+//   Owner     Node; a Handle, from its first miss on; a VolumeServer
+//   Thread    any; any, one at a time by a lock; the core's
+//   Limits    the budget: a quarter of the arena for what is fetched and not read yet; files_max files followed;
+//             Prefetcher::Limits
+//   Locks     in this order: PrefetchNode's, FilePrefetch's, PrefetchBudget's. None is held while a load begins
+//   Invariant what is wanted claims no block before its load begins: a demand read never waits behind it
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/config.h"
+#include "base/list.h"
+#include "base/pool.h"
+#include "base/spinlock.h"
+#include "cache/memory_tier.h"
+#include "cache/pattern.h"
+#include "cache/window.h"
+#include "ring/sqe.h"
+#include "ring/timer.h"
+
+namespace blobcache::serve {
+
+class VolumeServer;
+struct Handle;
+struct FilePrefetch;
+struct Load;
+
+class PrefetchNode {
+ public:
+  struct Options {
+    PrefetchConfig config;
+    uint64_t chunk_bytes = 0;
+    uint64_t arena_bytes = 0;
+  };
+  explicit PrefetchNode(const Options& options);
+  ~PrefetchNode();
+
+  PrefetchBudget& budget() { return budget_; }
+  const PatternOptions& pattern() const { return pattern_; }
+  const WindowOptions& window() const { return window_; }
+  unsigned chains_max() const { return chains_max_; }
+  uint64_t arena_bytes() const { return arena_bytes_; }
+
+  // False: as many files are followed as may be.
+  bool try_add_file();
+  void remove_file() { files_.fetch_sub(1, std::memory_order_relaxed); }
+  // A file that has windows, until it ends.
+  void watch(FilePrefetch& file);
+  void unwatch(FilePrefetch& file);
+  // Takes back from files that idle what they have of the budget. By whoever comes by; a look at the clock most times.
+  void sweep(uint64_t now_ns);
+
+ private:
+  const PatternOptions pattern_;
+  const WindowOptions window_;
+  const unsigned chains_max_;
+  const uint64_t arena_bytes_;
+  const uint32_t files_max_;
+  PrefetchBudget budget_;
+  std::atomic<uint32_t> files_{0};
+  std::atomic<uint64_t> sweep_due_ns_{0};
+  struct Watched : ListNode {
+    FilePrefetch* file = nullptr;
+  };
+  friend struct FilePrefetch;
+  Spinlock lock_;
+  List<Watched> watched_;
+};
+
+// What became of prefetched bytes since it was asked last.
+struct PrefetchUse {
+  uint64_t used_bytes = 0;
+  uint64_t wasted_bytes = 0;    // fetched, and not read by anyone
+  uint64_t canceled_bytes = 0;  // not even begun
+};
+
+struct FilePrefetch : ListNode {  // the node: among the files that a core has work for
+  FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it);
+  ~FilePrefetch();
+
+  // A user's read; absent: pieces of it that were neither in memory nor on their way. True: there is something to begin
+  // and no core has the file in its list: this one takes it.
+  bool on_read(const ByteRange& read, std::span<const ByteRange> absent, uint64_t now_ns, PrefetchUse* use);
+  // Nobody reads any more, for now.
+  void stop(PrefetchUse* use);
+
+  // For the core that has it in its list. The range to begin next; false: there is none, and no core has it any more.
+  bool front(WindowRange* front_out, uint64_t now_ns);
+  // Takes `bytes` of that range: its start, when descending its end. False: it is another by now.
+  bool take(const WindowRange& front, uint64_t bytes, WindowRange* piece);
+  // There was no room to begin it.
+  void put_back(const WindowRange& piece);
+
+  // For each piece that was taken, once: it ended; and before that: a part of it brings nothing.
+  void on_landed(const WindowRange& piece);
+  void on_dropped(const WindowRange& piece, const ByteRange& part);
+
+  PrefetchNode& node;
+  Handle& handle;
+  AccessPattern pattern;
+
+ private:
+  friend class PrefetchNode;
+  static constexpr unsigned wanted_max = 48;
+
+  bool may_stream(const Pattern& now);
+  void want(const WindowPlan& plan);
+  void cancel(const WindowRange& canceled);
+  void forget_wanted(const ByteRange& range);
+  void trim(unsigned index, uint64_t front_bytes, uint64_t back_bytes);
+  void remove(unsigned index);
+  void give_up();
+  PrefetchUse count();
+
+  std::atomic<bool> streaming_{false};  // it has windows, or is about to
+  PrefetchNode::Watched watched_;       // under PrefetchNode's lock
+  Spinlock lock_;                       // for what follows
+  std::unique_ptr<PrefetchWindows> windows_;
+  std::array<WindowRange, wanted_max> wanted_;  // in the order in which they are begun
+  unsigned wanted_count_ = 0;
+  uint8_t more_ = 0;      // bit i: stream i wants more than was written down
+  bool in_list_ = false;  // of a core
+  uint64_t last_read_ns_ = 0;
+  uint64_t canceled_bytes_ = 0;
+  PrefetchUse counted_;
+};
+
+class Prefetcher {
+ public:
+  struct Limits {
+    unsigned disk_loads = 0;    // in flight
+    unsigned origin_loads = 0;  // of the volume, over all cores; a core that has none may begin one
+  };
+  static Limits limits_of(const PrefetchNode& node, unsigned connections, unsigned cores);
+  // Loads that they may take together.
+  static unsigned loads_max(const Limits& limits) { return limits.disk_loads + limits.origin_loads + Plan::spans_max; }
+
+  Prefetcher(VolumeServer& server, PrefetchNode& node, const Limits& limits);
+  ~Prefetcher();
+
+  // A user's read, told before it is answered: while the kernel is sure to keep the file open.
+  void on_hit(Handle& handle, ReadRange range);
+  void on_disk_hit(Handle& handle, ReadRange range);                // read past the memory
+  void on_miss(Handle& handle, ReadRange range, const Plan& plan);  // planned
+  void on_release(Handle& handle);
+  // Begins what is wanted, as far as there is room. After the reply.
+  void pump() {
+    if (!files_.empty()) [[unlikely]]
+      begin_wanted();
+  }
+  void on_load_ended() { --loads_; }
+  // Begins nothing more, and waits for nothing.
+  void close();
+  bool idle() const { return pieces_out_ == 0; }
+
+ private:
+  // A piece within one frame position, on its way.
+  struct Piece : ListNode {
+    struct PiecePlan : Plan {
+      Piece* piece = nullptr;
+    } plan;
+    Prefetcher* prefetcher = nullptr;
+    Handle* handle = nullptr;  // referenced
+    WindowRange range;
+    bool at_origin = false;
+  };
+  // What comes next of a range, all from one place.
+  struct Next {
+    uint64_t bytes = 0;
+    bool at_origin = false;
+  };
+  enum class Step : uint8_t { begun, full, no_room, nothing };
+
+  FilePrefetch* follow(Handle& handle);
+  void on_read(FilePrefetch& file, ReadRange range, std::span<const ByteRange> absent);
+  void add(const PrefetchUse& use);
+  void begin_wanted();
+  Step begin_next(FilePrefetch& file);
+  Next next_of(const Handle& handle, const WindowRange& front) const;
+  bool has_room(const Next& next) const;
+  Step begin(FilePrefetch& file, const WindowRange& range, const Next& next);
+  ByteRange missing(FilePrefetch& file, const WindowRange& range) const;
+  void drop_unclaimed(FilePrefetch& file, const Piece& piece);
+  static void on_plan_done(Plan& plan);
+  void finish(Piece& piece);
+  void retry_soon();
+  static void on_retry(Timer& timer);
+
+  VolumeServer& server_;
+  PrefetchNode& node_;
+  const Limits limits_;
+  List<FilePrefetch> files_;  // with something wanted, each with a reference to its handle
+  unsigned file_count_ = 0;
+  Pool<Piece> pieces_;
+  List<Piece> in_flight_;
+  unsigned pieces_out_ = 0;
+  unsigned at_disk_ = 0;
+  unsigned at_origin_ = 0;
+  unsigned loads_ = 0;
+  bool beginning_ = false;
+  bool closed_ = false;
+  struct Retry : Timer {
+    using Timer::Timer;
+    Prefetcher* prefetcher = nullptr;
+  } retry_;
+  uint64_t retry_ns_ = 1;
+  unsigned retries_ = 0;
+};
+
+}  // namespace blobcache::serve

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# What is fetched ahead of readers, told by the daemon's counters: a scan has nearly all of its bytes fetched for it, many
+# pieces at a time; a reader that stops has cost a window; random readers cost nothing; a closed file is not read on; and what
+# is fetched are the right bytes.
+TEST_DEADLINE_S=240
+source "$(dirname -- "$0")/disk_lib.sh"
+
+MIB=1048576
+mkdir -p "$source_dir"
+"$MOUNT_PROBE" write "$source_dir/scan" $((96 * MIB + 12345)) 1 1
+truncate -s 20G "$source_dir/sparse"
+settle "$source_dir/sparse"
+
+prefetched() { status "volume['prefetch']['$1']"; }
+# brought: bytes that prefetch fetched, from wherever.
+brought() { status "volume['prefetch']['disk'] + volume['prefetch']['origin']"; }
+# lies_still: no load is under way, so no counter will change.
+lies_still() { [[ $(status "node['tiers']['memory']['pinned_frames']") == 0 ]]; }
+
+scan() {
+  local used
+  start_mount "$source_dir" "$mnt"
+  cmp "$source_dir/scan" "$mnt/scan" || fail "wrong bytes"
+  wait_for 10 "the last loads" lies_still
+  used=$(prefetched used)
+  ((used > 80 * MIB)) || fail "of 96 MiB that were read in order $used bytes were fetched ahead: $(status "volume['prefetch']")"
+  (($(prefetched in_flight_max) >= 4)) || fail "never 4 pieces at a time: $(status "volume['prefetch']")"
+  (($(prefetched wasted) <= 96 * MIB / 20)) || fail "much was fetched for nothing: $(status "volume['prefetch']")"
+  [[ $(status "volume['origin_bytes']") -le $((98 * MIB)) ]] || fail "bytes were fetched twice: $(status volume)"
+  [[ $(prefetched failed) == 0 ]] || fail "pieces failed: $(status "volume['prefetch']")"
+  say "$(status "volume['prefetch']")"
+  stop_mount "$mnt"
+}
+
+# A quarter of the memory is what may lie unread; a window may be smaller.
+stops_midway() {
+  local read=$((40 * MIB)) fetched
+  start_mount "$source_dir" "$mnt"
+  "$PYTHON" - "$mnt/sparse" "$read" "$MOUNT_TMP/stopped" <<'PYTHON' &
+import os, sys, time
+fd = os.open(sys.argv[1], os.O_RDONLY)
+os.lseek(fd, 10 << 30, os.SEEK_SET)
+left = int(sys.argv[2])
+while left > 0:
+    left -= len(os.read(fd, 1 << 20))
+open(sys.argv[3], "w").close()
+time.sleep(600)  # it keeps the file open, and is ended by the test
+PYTHON
+  local reader=$!
+  wait_for 60 "the reader stopped" test -e "$MOUNT_TMP/stopped"
+  rm "$MOUNT_TMP/stopped"
+  wait_for 10 "the last loads" lies_still
+  fetched=$(brought)
+  ((fetched > 16 * MIB)) || fail "$fetched bytes were fetched ahead of a scan"
+  # It read 40 MiB; its window is 64 MiB (16 chunks) then, and the kernel read ahead of it.
+  ((fetched <= read + 72 * MIB)) || fail "$fetched bytes were fetched for a reader of $read: $(status "volume['prefetch']")"
+  kill "$reader"
+  wait "$reader" || true
+  is_closed() { [[ $(status "volume['open']") == 0 ]]; }
+  wait_for 10 "the file is closed" is_closed
+  wait_for 10 "the last loads" lies_still
+  (($(brought) == fetched)) || fail "a closed file was read on: $(brought) after $fetched"
+  (($(prefetched wasted) > 0)) || fail "nothing was counted as wasted: $(status "volume['prefetch']")"
+  (($(prefetched used) + $(prefetched wasted) >= $(brought) - 4 * MIB)) || fail "uncounted: $(status "volume['prefetch']")"
+  say "$(status "volume['prefetch']")"
+  stop_mount "$mnt"
+}
+
+random_reads() {
+  start_mount "$source_dir" "$mnt"
+  "$PYTHON" - "$mnt/sparse" <<'PYTHON'
+import mmap, os, random, sys
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+page, numbers = mmap.mmap(-1, 4096), random.Random(7)
+for _ in range(3000):
+    os.preadv(fd, [page], numbers.randrange((20 << 30) // 4096) * 4096)
+PYTHON
+  [[ $(prefetched pieces) == 0 ]] || fail "random reads were fetched ahead of: $(status "volume['prefetch']")"
+  say "$(status "volume['prefetch']")"
+  stop_mount "$mnt"
+}
+
+switched_off() {
+  start_mount "$source_dir" "$mnt" -o prefetch.enabled=false
+  cmp "$source_dir/scan" "$mnt/scan" || fail "wrong bytes"
+  [[ $(prefetched pieces) == 0 ]] || fail "prefetch is off: $(status "volume['prefetch']")"
+  say "$(status "volume['prefetch']")"
+  stop_mount "$mnt"
+}
+
+check() {
+  scan
+  stops_midway
+  random_reads
+}
+with_each_mode check
+switched_off
