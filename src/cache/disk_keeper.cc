@@ -121,8 +121,10 @@ void DiskKeeper::run_job(DiskJob& job) {
 void DiskKeeper::answer(DiskJob& job) {
   if (job.home == nullptr) {
     job.on_done(job);
-  } else if (!thread_.stopping()) {  // afterwards the cores have ended
+  } else if (!thread_.stopping()) {
     poster_->post(*job.home, job);
+  } else {  // the cores have ended: nobody takes what it brings
+    take_back(job);
   }
 }
 

@@ -1,6 +1,10 @@
 // The disk tier as a core sees it: what was written is found, verified, survives a restart, and leaves when it must.
 #include "cache/disk_tier.h"
 
+#include <atomic>
+#include <deque>
+#include <thread>
+
 #include "unit/cache/disk_tier_fixture.h"
 
 namespace blobcache::test {
@@ -238,6 +242,51 @@ TEST_CASE("a refused backing file leaves nothing armed") {
   CHECK(open.backing_id == -EPERM);
   CHECK(open.file->armed.load() == 0);
   rig.tier->release(*open.file);
+}
+
+TEST_CASE("files that jobs open while the tier stops are closed with it") {
+  TierRig rig;
+  rig.open();
+  rig.tier->release(*rig.create(1, 5 * MiB));
+  const auto thread_count = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
+  };
+  const auto open_in_cache = [&rig] {
+    int count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;
+      count += std::filesystem::read_symlink(entry.path(), gone).string().starts_with(rig.folder / "cache");
+    }
+    return count;
+  };
+  // The first job holds the keeper until the stop has come as far as the keeper; the others run after that.
+  static std::atomic<bool> keeper_may_go;
+  keeper_may_go = false;
+  AskedJob<DiskDisarmJob> blocker;
+  blocker.file = rig.open_file(1);
+  blocker.file->armed.fetch_add(1);
+  blocker.close_backing = [](int, int) { keeper_may_go.wait(false); };
+  rig.begin(blocker);
+  std::deque<AskedJob<DiskOpenJob>> jobs;
+  for (int i = 0; i < 2000; ++i) {
+    jobs.emplace_back().id = id_of(1);
+    rig.begin(jobs.back());
+  }
+  const auto threads = thread_count();
+  bool stopped = false;
+  std::thread stopper([&] { stopped = rig.tier->stop(20000); });
+  // One thread more, and the verifier less.
+  rig.until([&] { return thread_count() <= threads; });
+  keeper_may_go = true;
+  keeper_may_go.notify_all();
+  stopper.join();
+  REQUIRE(stopped);
+  rig.reactor->turn(false);
+  for (AskedJob<DiskOpenJob>& job : jobs) {
+    if (job.done && job.file != nullptr) rig.tier->release(*job.file);
+  }
+  rig.tier.reset();
+  CHECK(open_in_cache() == 0);
 }
 
 TEST_CASE("a file that is missing or of another length is of no use, and the object is forgotten") {
