@@ -17,6 +17,8 @@ namespace blobcache {
 namespace {
 
 constexpr uint64_t tick_ns = 100'000'000;
+// A tick that found nothing to do, with nothing done since: only other users of the filesystem may have changed something.
+constexpr uint64_t idle_tick_ns = 5 * DiskHealth::second_ns;
 constexpr unsigned jobs_between_ticks = 64;
 
 }  // namespace
@@ -74,12 +76,10 @@ void DiskKeeper::run() {
       ++jobs;
     }
     thread_.begin_work();
-    run_requests();
+    const bool worked = run_requests() || jobs > 0;
+    if (worked) next_tick_ns = std::min(next_tick_ns, steady_now_ns() + tick_ns);
     close_files();
-    if (steady_now_ns() >= next_tick_ns || unit_.space->wants_room()) {
-      const bool more = tick();
-      next_tick_ns = more ? 0 : steady_now_ns() + tick_ns;
-    }
+    if (steady_now_ns() >= next_tick_ns || unit_.space->wants_room()) next_tick_ns = tick();
     thread_.end_work();
     if (jobs == jobs_between_ticks) continue;
     if (last_round) break;
@@ -128,7 +128,7 @@ void DiskKeeper::answer(DiskJob& job) {
   }
 }
 
-void DiskKeeper::run_requests() {
+bool DiskKeeper::run_requests() {
   std::vector<Request> requests;
   {
     const std::lock_guard guard(requests_mutex_);
@@ -143,9 +143,10 @@ void DiskKeeper::run_requests() {
       unit_.files.release(*file);
     }
   }
+  return !requests.empty();
 }
 
-bool DiskKeeper::tick() {
+uint64_t DiskKeeper::tick() {
   const uint64_t now_ns = steady_now_ns();
   if (now_ns >= next_measure_ns_) {
     next_measure_ns_ = now_ns + DiskHealth::second_ns;
@@ -163,7 +164,10 @@ bool DiskKeeper::tick() {
     sweep(now_ns);
   }
   close_files();
-  return more_to_evict || unit_.journal->in_snapshot();
+  if (more_to_evict || unit_.journal->in_snapshot()) return 0;
+  const bool busy = unit_.journal->pending() || sweeping_ || orphans_left() || unit_.space->reserved_bytes() != 0 ||
+                    unit_.health->state() != DiskState::ok;
+  return busy ? now_ns + tick_ns : std::min(now_ns + idle_tick_ns, next_sweep_ns_);
 }
 
 void DiskKeeper::keep_journal() {

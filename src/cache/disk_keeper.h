@@ -1,7 +1,8 @@
 // DiskKeeper: the one thread that makes, measures, punches and removes files of a disk and changes what is valid in its index.
 //   Owner     DiskUnit.   Thread  post, ask_*, wake: any; the rest is its own
 //   Lifetime  start() -> begin_stop() -> join_until(); the verifier of the disk ends before
-//   Order     one job after the other; between jobs, each 100 ms or when room is wanted: eviction, journal, limits, sweeps
+//   Order     one job after the other; between jobs, each 100 ms while there are some, 5 s else, or when room is wanted: eviction, journal,
+//             limits, sweeps
 //   Blocks    as long as the disk does; who waits for it must not be a core
 #pragma once
 
@@ -54,9 +55,9 @@ class DiskKeeper {
   void run();
   DiskJob* take_job();
   void run_job(DiskJob& job);
-  void run_requests();
+  bool run_requests();  // false: there was none
   void answer(DiskJob& job);
-  bool tick();  // true: there is more to do at once
+  uint64_t tick();  // when it wants to be called again
   void keep_journal();
   void finish();
 
@@ -92,6 +93,7 @@ class DiskKeeper {
   Result<void> run_remove(const ObjectId& id);
   Result<void> remove_object(const ObjectId& id, const DiskView& view, uint64_t leaving_bytes);
   void punch(const std::vector<Punch>& punches);
+  void punch_file(const Punch& piece, uint64_t object_bytes);
   void retire(DiskFile& file, uint64_t leaving_bytes);
   void close_files();
   bool evict();
@@ -103,6 +105,7 @@ class DiskKeeper {
   void sweep_object(const DiskEntry& entry);
   bool is_expired(const std::string& path) const;
   void sweep_orphans();
+  bool orphans_left() const { return orphan_folder_ <= disk_format::fan_out; }
   void sweep_next_folder();
   bool is_orphan(const char* name, bool in_segments);
 

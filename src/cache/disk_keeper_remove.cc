@@ -108,26 +108,28 @@ void DiskKeeper::punch(const std::vector<Punch>& punches) {
     DiskView view;
     const bool known = index_.find(piece.id, 0, &view);
     if (known && view.empty && remove_object(piece.id, view, piece.bytes)) continue;
-    unit_.space->settle(piece.bytes);
     // Stopped while a read hangs: the space comes back with the object's end.
-    if (!ended || !known) continue;
-    const Result<DiskFile*> file = open_own(piece.id, view.size);
-    if (!file) continue;
-    thread_.begin_work();
-    BC_ASSERT((*file)->armed.load(std::memory_order_seq_cst) == 0);
-    for (uint64_t left = piece.blocks; left != 0;) {
-      const auto first = static_cast<unsigned>(std::countr_zero(left));
-      const auto count = static_cast<unsigned>(std::countr_one(left >> first));
-      const uint64_t offset = piece.position * disk_format::index_chunk_bytes + first * limits::block_bytes;
-      const uint64_t bytes = count * limits::block_bytes;
-      if (fallocate((*file)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                    static_cast<off_t>(bytes)) != 0)
-        unit_.on_write_error(errno);
-      left = first + count == limits::blocks_per_chunk_frame ? 0 : left >> (first + count) << (first + count);
-    }
-    (*file)->dirty = true;
-    unit_.files.release(**file);
+    if (ended && known) punch_file(piece, view.size);
+    unit_.space->settle(piece.bytes);
   }
+}
+
+void DiskKeeper::punch_file(const Punch& piece, uint64_t object_bytes) {
+  const Result<DiskFile*> file = open_own(piece.id, object_bytes);
+  if (!file) return;
+  thread_.begin_work();
+  BC_ASSERT((*file)->armed.load(std::memory_order_seq_cst) == 0);
+  for (uint64_t left = piece.blocks; left != 0;) {
+    const auto first = static_cast<unsigned>(std::countr_zero(left));
+    const auto count = static_cast<unsigned>(std::countr_one(left >> first));
+    const uint64_t offset = piece.position * disk_format::index_chunk_bytes + first * limits::block_bytes;
+    if (fallocate((*file)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                  static_cast<off_t>(count * limits::block_bytes)) != 0)
+      unit_.on_write_error(errno);
+    left = first + count == limits::blocks_per_chunk_frame ? 0 : left >> (first + count) << (first + count);
+  }
+  (*file)->dirty = true;
+  unit_.files.release(**file);
 }
 
 bool DiskKeeper::try_evict(uint32_t entry, bool desperate, std::vector<Punch>* punches) {

@@ -119,7 +119,7 @@ bool DiskKeeper::is_orphan(const char* file_name, bool in_segments) {
 }
 
 void DiskKeeper::sweep_orphans() {
-  for (unsigned i = 0; i < folders_per_tick && orphan_folder_ <= disk_format::fan_out; ++i) sweep_next_folder();
+  for (unsigned i = 0; i < folders_per_tick && orphans_left(); ++i) sweep_next_folder();
 }
 
 void DiskKeeper::sweep_next_folder() {

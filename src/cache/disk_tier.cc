@@ -1,6 +1,6 @@
 // The tier puts its parts together: one index and one DiskReads for all disks; for each disk a directory, space, open files,
-// health, journal, keeper and verifier (disk_unit.h); and a watch, a thread that does no I/O and so never hangs, which sees
-// when another one does.
+// health, journal, keeper and verifier (disk_unit.h). Its threads may hang in the kernel with the disk; watch() is called by
+// a core, which does not, and sees when they do.
 //
 // A new object goes to the disk that rendezvous hashing gives it among those that take writes, weighted by their limits; so a
 // disk that comes or goes moves only its share. A known object stays where it is.
@@ -24,7 +24,6 @@ namespace blobcache {
 
 namespace {
 
-constexpr uint64_t watch_every_ns = DiskHealth::second_ns / 4;
 constexpr uint64_t millisecond_ns = 1'000'000;
 constexpr uint32_t open_files_max = 512;
 constexpr uint32_t open_files_min = 32;  // a disk
@@ -51,7 +50,12 @@ std::string_view state_name(DiskState state) {
 struct DiskTier::Impl {
   DiskShared shared;
   std::vector<std::unique_ptr<DiskUnit>> disks;
-  DiskThread watch;
+  // What watch() saw of each disk.
+  struct Seen {
+    uint64_t reads_ended = 0;
+    uint64_t since_ns = 0;  // no read ended while some were in flight
+  };
+  std::vector<Seen> seen;
   bool running = false;
 
   DiskUnit& unit(unsigned disk) const {
@@ -63,7 +67,6 @@ struct DiskTier::Impl {
   void account(DiskUnit& unit);
   enum class Among : uint8_t { well, all };
   int disk_for(const ObjectId& id, Among among) const;
-  void run_watch();
 };
 
 DiskTier::DiskTier() : impl_(std::make_unique<Impl>()) {}
@@ -208,34 +211,26 @@ void DiskTier::start() {
     unit->keeper->start();
     unit->verifier->start();
   }
-  impl_->watch.start([this] { impl_->run_watch(); });
 }
 
-void DiskTier::Impl::run_watch() {
-  struct Seen {
-    uint64_t reads_ended = 0;
-    uint64_t since_ns = 0;  // no read ended while some were in flight
-  };
-  std::vector<Seen> seen(disks.size());
-  while (!watch.stopping()) {
-    const uint64_t now_ns = steady_now_ns();
-    for (const std::unique_ptr<DiskUnit>& unit : disks) {
-      Seen& reads = seen[unit->number];
-      const uint64_t ended = shared.reads->ended(unit->number);
-      if (ended != reads.reads_ended || shared.reads->in_flight(unit->number) == 0 || reads.since_ns == 0)
-        reads = {.reads_ended = ended, .since_ns = now_ns};
-      const auto stuck = [&](uint64_t since_ns) {
-        return since_ns != 0 && since_ns + DiskHealth::stuck_after_ns < now_ns;
-      };
-      if (stuck(unit->keeper->thread().busy_since_ns()))
-        unit->health->on_stuck("a file operation", now_ns);
-      else if (stuck(unit->verifier->thread().busy_since_ns()) || stuck(reads.since_ns))
-        unit->health->on_stuck("a read", now_ns);
-      else
-        unit->health->on_moving();
-      unit->health->tick(now_ns);
-    }
-    watch.wait_until(now_ns + watch_every_ns);
+void DiskTier::watch(uint64_t now_ns) {
+  impl_->seen.resize(impl_->disks.size());
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    Impl::Seen& reads = impl_->seen[unit->number];
+    const uint64_t ended = impl_->shared.reads->ended(unit->number);
+    if (ended != reads.reads_ended || impl_->shared.reads->in_flight(unit->number) == 0 || reads.since_ns == 0)
+      reads = {.reads_ended = ended, .since_ns = now_ns};
+    const auto stuck = [&](uint64_t since_ns) {
+      return since_ns != 0 && since_ns + DiskHealth::stuck_after_ns < now_ns;
+    };
+    if (stuck(unit->keeper->thread().busy_since_ns()))
+      unit->health->on_stuck("a file operation", now_ns);
+    else if (stuck(unit->verifier->thread().busy_since_ns()) || stuck(reads.since_ns))
+      unit->health->on_stuck("a read", now_ns);
+    else
+      unit->health->on_moving();
+    unit->health->tick(now_ns);
+    if (unit->health->state() != DiskState::ok) unit->verifier->thread().wake();
   }
 }
 
@@ -243,9 +238,7 @@ bool DiskTier::stop(unsigned patience_ms) {
   if (!impl_->running) return true;
   const uint64_t deadline_ns = steady_now_ns() + patience_ms * millisecond_ns;
   bool all_ended = true;
-  impl_->watch.begin_stop();
   for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) unit->verifier->begin_stop();
-  std::ignore = impl_->watch.join_until(deadline_ns + DiskHealth::second_ns);
   for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
     // A verifier waits for its keeper, so it ends first.
     if (unit->verifier->thread().join_until(deadline_ns)) continue;

@@ -77,6 +77,8 @@ class DiskTier {
   // Opens and locks every directory and loads its index. message_out: one sentence with cause and remedy.
   Result<void> open(const Options& options, std::string* message_out);
   void start();
+  // Sees which disks stand still. Called by one core, some times a second, while cores run.
+  void watch(uint64_t now_ns);
   // Ends keepers and verifiers, writes what is pending. The cores have ended. False: a disk hangs; do not free anything.
   bool stop(unsigned patience_ms);
 

@@ -19,11 +19,13 @@ DiskUnit::~DiskUnit() = default;
 void DiskUnit::on_write_error(int os_errno) {
   counters.write_errors.fetch_add(1, std::memory_order_relaxed);
   health->on_write_error(os_errno == 0 ? EIO : os_errno, steady_now_ns());
+  if (health->state() != DiskState::ok) verifier->thread().wake();  // it probes
 }
 
 void DiskUnit::on_read_error(int os_errno) {
   counters.read_errors.fetch_add(1, std::memory_order_relaxed);
   health->on_read_error(os_errno == 0 ? EIO : os_errno, steady_now_ns());
+  if (health->state() != DiskState::ok) verifier->thread().wake();
 }
 
 void DiskUnit::on_shed(uint64_t bytes) {

@@ -22,7 +22,7 @@ using disk_format::index_chunks_of;
 
 namespace {
 
-constexpr uint64_t idle_wait_ns = DiskHealth::second_ns;
+constexpr uint64_t unwell_wait_ns = DiskHealth::second_ns / 4;
 constexpr unsigned page_reads_max = 3;
 
 // All of it, or less at the end of the file; -1: errno.
@@ -81,9 +81,7 @@ void DiskVerifier::run() {
     } else if (now_ns >= next_scrub_ns_) {
       scrub();
     }
-    const uint64_t idle_until_ns = steady_now_ns() + idle_wait_ns;
-    thread_.wait_until(unit_.health->state() == DiskState::ok ? std::min(next_scrub_ns_, idle_until_ns)
-                                                              : steady_now_ns() + idle_wait_ns / 4);
+    thread_.wait_until(unit_.health->state() == DiskState::ok ? next_scrub_ns_ : steady_now_ns() + unwell_wait_ns);
   }
 }
 

@@ -23,6 +23,7 @@ constexpr uint32_t side_slots = 2;
 constexpr uint32_t side_payload_bytes = 128 * limits::KiB;
 constexpr uint64_t drain_ns = 2'000'000'000;
 constexpr uint64_t writes_ns = 2'000'000'000;
+constexpr uint64_t disk_watch_ns = 250'000'000;
 
 }  // namespace
 
@@ -86,7 +87,9 @@ struct Core::OnVolume final : serve::InterruptRouter {
   Arena side_memory;  // of the side transport's slots
 };
 
-Core::Core(Options options) : options_(std::move(options)) {}
+Core::Core(Options options) : options_(std::move(options)), disk_watch_(&Core::on_disk_watch) {
+  disk_watch_.core = this;
+}
 
 Core::~Core() { BC_ASSERT(!thread_.joinable()); }
 
@@ -111,9 +114,18 @@ void Core::run() {
   for (const std::unique_ptr<OnVolume>& volume : volumes_) {
     for (const std::unique_ptr<fuse::Transport>& transport : volume->transports) transport->start();
   }
+  // Disks hang, cores do not: one of them looks after all disks.
+  if (options_.number == 0 && options_.shared->disk != nullptr) reactor_->arm(disk_watch_, disk_watch_ns);
   reactor_->run();
+  if (disk_watch_.armed()) reactor_->cancel(disk_watch_);
   const bool written = finish_writes();
   drained_ = reactor_->drain(drain_ns) && written;
+}
+
+void Core::on_disk_watch(Timer& timer) {
+  Core& self = *static_cast<DiskWatch&>(timer).core;
+  self.options_.shared->disk->watch(self.reactor_->now_ns());
+  self.reactor_->arm(timer, disk_watch_ns);
 }
 
 // What was staged for the disks goes out; what a hung disk does not take is lost, and a later miss.

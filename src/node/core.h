@@ -64,12 +64,17 @@ class Core {
  private:
   struct OnVolume;
   struct StopMessage;
+  struct DiskWatch : Timer {
+    using Timer::Timer;
+    Core* core = nullptr;
+  };
 
   void run();
   Result<void> set_up();
   Result<void> register_memory();
   void make_writer();
   bool finish_writes();
+  static void on_disk_watch(Timer& timer);
   std::span<std::byte> staging() const;
   void make_servers();
   void pin_to_cpus();
@@ -79,6 +84,7 @@ class Core {
   std::thread thread_;
   std::unique_ptr<Reactor> reactor_;
   std::unique_ptr<DiskWriter> writer_;  // null: no disks
+  DiskWatch disk_watch_;
   std::vector<std::unique_ptr<OnVolume>> volumes_;
   std::unique_ptr<StopMessage> stop_message_;
   Result<void> set_up_result_;

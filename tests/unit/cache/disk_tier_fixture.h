@@ -93,6 +93,7 @@ struct TierRig {
     while (!condition()) {
       REQUIRE(std::chrono::steady_clock::now() < deadline);
       reactor->turn(false);
+      tier->watch(reactor->now_ns());
       poll(nullptr, 0, 1);
     }
   }
