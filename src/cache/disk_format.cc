@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint64_t packed_magic = 0x314b43415042;   // "BPACK1"
 constexpr uint64_t sidecar_magic = 0x534d55534244;  // "DBSUMS"
+constexpr uint64_t budget_magic = 0x315447444542;   // "BEDGT1"
 constexpr std::string_view format_title = "blobcache cache directory\n";
 
 uint64_t text_checksum(std::string_view text) { return XXH3_64bits(text.data(), text.size()); }
@@ -51,6 +52,17 @@ bool check(const IndexFileHeader& header, const Uuid& disk, IndexFileKind kind) 
          header.kind == static_cast<uint64_t>(kind) && header.version == version &&
          header.record_bytes == sizeof(IndexRecord) && header.disk[0] == disk.words[0] &&
          header.disk[1] == disk.words[1] && header.generation != 0;
+}
+
+void seal(BudgetFile& budget, const Uuid& disk) {
+  budget.magic = budget_magic;
+  budget.version = version;
+  budget.checksum = checksum_of(&budget, sizeof budget, header_seed(disk));
+}
+
+bool check(const BudgetFile& budget, const Uuid& disk) {
+  return budget.checksum == checksum_of(&budget, sizeof budget, header_seed(disk)) && budget.magic == budget_magic &&
+         budget.version == version;
 }
 
 void seal(PackedHeader& header, uint64_t place) {

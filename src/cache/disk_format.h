@@ -165,6 +165,22 @@ inline bool check(const IndexRecord& record, uint64_t seed) {
          record.type <= record_type_max && (record.flags & ~flags_known) == 0 && record.zero == 0;
 }
 
+// ---- index/budget: what was written today, so that a restart begins no new day ----
+
+struct BudgetFile {
+  uint64_t checksum = 0;
+  uint64_t magic = 0;
+  uint32_t version = 0;
+  uint32_t zero = 0;
+  uint64_t day = 0;  // since 1970, UTC
+  uint64_t written_bytes = 0;
+};
+static_assert(sizeof(BudgetFile) == 40 && offsetof(BudgetFile, day) == 24);
+inline constexpr const char* budget_name = "budget";  // in index/
+
+void seal(BudgetFile& budget, const Uuid& disk);
+bool check(const BudgetFile& budget, const Uuid& disk);
+
 // ---- segments: objects smaller than a chunk, each a header page and its bytes padded to pages ----
 
 inline constexpr size_t packed_blocks_max = packed_bytes_max / limits::block_bytes;

@@ -177,6 +177,7 @@ void DiskKeeper::keep_journal() {
     if (!flushed) unit_.on_write_error(flushed.error().os_errno);
   }
   if (unit_.health->state() != DiskState::ok) return;
+  unit_.keep_spent();
   if (!journal.wants_snapshot() && !journal.in_snapshot()) return;
   const Result<bool> stepped = journal.step_snapshot();
   if (!stepped) unit_.on_write_error(stepped.error().os_errno);
@@ -197,6 +198,7 @@ void DiskKeeper::finish() {
     unit_.files.release(*file);
   }
   close_files();
+  unit_.keep_spent();
   const Result<void> stopped = unit_.journal->stop();
   if (!stopped) unit_.on_write_error(stopped.error().os_errno);
 }

@@ -17,12 +17,6 @@ namespace blobcache {
 
 using Guard = std::lock_guard<Spinlock>;
 
-namespace {
-
-constexpr uint64_t day_ns = uint64_t{24} * 3600 * 1'000'000'000;
-
-}  // namespace
-
 DiskSpace::DiskSpace(const Options& options)
     : low_share_(options.low_share),
       write_budget_bytes_(options.write_budget_bytes),
@@ -32,20 +26,17 @@ DiskSpace::DiskSpace(const Options& options)
                  .detect_scans = options.detect_scans,
                  .keys_count = options.keys_count}) {}
 
-bool DiskSpace::try_reserve(uint64_t bytes, uint64_t now_ns) {
+bool DiskSpace::try_reserve(uint64_t bytes, uint64_t day) {
   const Guard guard(lock_);
-  if (write_budget_bytes_ != 0 && budget_day_ != now_ns / day_ns) {
-    budget_day_ = now_ns / day_ns;
-    budget_left_ = write_budget_bytes_;
-  }
-  if (write_budget_bytes_ != 0 && budget_left_ < bytes) return false;
+  if (write_budget_bytes_ != 0 && spent_.day != day) spent_ = {.day = day, .bytes = 0};
+  if (write_budget_bytes_ != 0 && spent_.bytes + bytes > write_budget_bytes_) return false;
   if (taken_locked() + reserved_ + bytes > limit_bytes() || !eviction_.admits(bytes)) {
     if (!eviction_.scans().frozen()) refused_bytes_ = std::max(refused_bytes_, bytes);
     update_wants_locked();
     return false;
   }
   reserved_ += bytes;
-  if (write_budget_bytes_ != 0) budget_left_ -= bytes;
+  if (write_budget_bytes_ != 0) spent_.bytes += bytes;
   update_wants_locked();
   return true;
 }
@@ -71,6 +62,16 @@ uint64_t DiskSpace::used_bytes() const {
 uint64_t DiskSpace::reserved_bytes() const {
   const Guard guard(lock_);
   return reserved_;
+}
+
+DiskSpace::Spent DiskSpace::spent() const {
+  const Guard guard(lock_);
+  return spent_;
+}
+
+void DiskSpace::set_spent(const Spent& spent) {
+  const Guard guard(lock_);
+  spent_ = spent;
 }
 
 uint64_t DiskSpace::entries_bytes() const {

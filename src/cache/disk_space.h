@@ -1,6 +1,7 @@
 // DiskSpace: what one disk's part of the cache takes, what it may take, and who leaves when that is too much.
 //   Owner     DiskUnit.   Thread  try_reserve, unreserve, on_visit: any; the rest: the disk's keeper; sums: any
-//   Limits    limit_bytes, measured again every second by the keeper; the write budget, a day at a time since start
+//   Limits    limit_bytes, measured again every second by the keeper; the write budget of a day (UTC). Another day than the
+//             last one begins a new budget, also when the clock was set back
 //   Memory    the entries are shared by all disks: one belongs to the disk that its chunk lies on
 //   States of a byte   reserved -> used (in Eviction) -> leaving (until it is punched or unlinked) -> free
 //                                                     -> kept (unlinked, but open somewhere)      -> free
@@ -29,8 +30,8 @@ class DiskSpace {
   explicit DiskSpace(const Options& options);
 
   // ---- any thread ----
-  // False: no room now, or the day's budget is spent.
-  bool try_reserve(uint64_t bytes, uint64_t now_ns);
+  // False: no room now, or the budget of `day` (since 1970) is spent.
+  bool try_reserve(uint64_t bytes, uint64_t day);
   void unreserve(uint64_t bytes);
   // hash: chunk_hash(). entry: disk_slot_none on a miss.
   void on_visit(uint64_t hash, uint64_t bytes, uint32_t entry);
@@ -39,11 +40,19 @@ class DiskSpace {
   uint64_t entries_bytes() const;  // of chunks and segments that are there
   uint64_t limit_bytes() const { return limit_.load(std::memory_order_relaxed); }
   bool scan_frozen() const;
+  // Of the budget; nothing is counted without one.
+  struct Spent {
+    uint64_t day = 0;
+    uint64_t bytes = 0;
+    friend bool operator==(const Spent&, const Spent&) = default;
+  };
+  Spent spent() const;
   // The keeper should make room. A hint, cheap.
   bool wants_room() const { return wants_room_.load(std::memory_order_relaxed); }
 
   // ---- the keeper ----
   void set_limit(uint64_t bytes);
+  void set_spent(const Spent& spent);  // before anything is reserved
   // Takes more of the disk than was reserved for it at no time: room is there even when the limit fell meanwhile.
   void add(uint32_t entry, uint64_t hash, uint64_t bytes);
   // Bytes of an entry that stays. The bytes are leaving then.
@@ -81,8 +90,7 @@ class DiskSpace {
   uint64_t leaving_ = 0;
   uint64_t kept_ = 0;
   uint64_t refused_bytes_ = 0;  // the largest write that found no room lately
-  uint64_t budget_left_ = 0;
-  uint64_t budget_day_ = ~uint64_t{0};
+  Spent spent_;
 };
 
 // What the eviction policy knows a chunk, or a segment, by.

@@ -17,6 +17,12 @@ inline uint64_t steady_now_ns() {
   return static_cast<uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
+// Days since 1970, UTC, by the wall clock.
+inline uint64_t day_now() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::days>(now).count());
+}
+
 class DiskThread {
  public:
   template <class Body>

@@ -133,6 +133,7 @@ Result<void> DiskTier::Impl::open_disk(DiskUnit& unit, std::string* message_out)
                                                                                   .disk_uuid = unit.directory.disk(),
                                                                                   .disk = unit.number});
   const Result<DiskLoadReport> loaded = unit.journal->load();
+  unit.load_spent();
   Result<void> measured;
   if (loaded) {
     measured = unit.measure();
@@ -326,7 +327,7 @@ void DiskTier::on_shed(const ObjectId& id, uint64_t bytes) {
 
 bool DiskTier::begin_write(unsigned disk, uint64_t bytes) {
   DiskUnit& unit = impl_->unit(disk);
-  const bool reserved = unit.health->state() == DiskState::ok && unit.space->try_reserve(bytes, steady_now_ns());
+  const bool reserved = unit.health->state() == DiskState::ok && unit.space->try_reserve(bytes, day_now());
   if (!reserved) unit.on_shed(bytes);
   if (unit.space->wants_room()) unit.keeper->wake();
   return reserved;

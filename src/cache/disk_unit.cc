@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cerrno>
 
+#include <fcntl.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "cache/disk_keeper.h"
+#include "cache/disk_log.h"
 #include "cache/disk_thread.h"
 #include "cache/disk_verifier.h"
 
@@ -30,6 +33,31 @@ void DiskUnit::on_read_error(int os_errno) {
 
 void DiskUnit::on_shed(uint64_t bytes) {
   counters.writes_shed.fetch_add((bytes + limits::block_bytes - 1) / limits::block_bytes, std::memory_order_relaxed);
+}
+
+void DiskUnit::load_spent() {
+  const int fd = openat(directory.index_fd(), disk_format::budget_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return;
+  disk_format::BudgetFile file;
+  const bool whole = read(fd, &file, sizeof file) == sizeof file;
+  ::close(fd);
+  if (!whole || !check(file, directory.disk())) return;
+  kept_spent_ = {.day = file.day, .bytes = file.written_bytes};
+  space->set_spent(kept_spent_);
+}
+
+// Written over in place: one that was cut short does not check, and the day begins anew.
+void DiskUnit::keep_spent() {
+  const DiskSpace::Spent spent = space->spent();
+  if (spent == kept_spent_) return;
+  disk_format::BudgetFile file{.day = spent.day, .written_bytes = spent.bytes};
+  seal(file, directory.disk());
+  const int fd =
+      openat(directory.index_fd(), disk_format::budget_name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const Result<void> written = fd < 0 ? fail(Code::io, errno) : write_all(fd, std::as_bytes(std::span(&file, 1)), 0);
+  if (fd >= 0) ::close(fd);
+  if (!written) return on_write_error(written.error().os_errno);
+  kept_spent_ = spent;
 }
 
 // Two limits, the lower one counts: what the configuration gives the cache, and what keeps the filesystem below its high

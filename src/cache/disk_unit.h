@@ -75,8 +75,14 @@ struct DiskUnit {
   void on_read_error(int os_errno);
   // Bytes that were to be written, and are not on the disk.
   void on_shed(uint64_t bytes);
+  // The write budget's day outlives the process: index/budget. What cannot be read counts as nothing. keep_spent may block.
+  void load_spent();
+  void keep_spent();
   // Measures the filesystem and sets the limit. May block. Errors: io.
   Result<void> measure();
+
+ private:
+  DiskSpace::Spent kept_spent_;
 };
 
 }  // namespace blobcache

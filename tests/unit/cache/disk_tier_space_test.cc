@@ -69,6 +69,20 @@ void end(TierRig& rig, Packed& packed) {
   REQUIRE(rig.run(job));
 }
 
+disk_format::Uuid disk_of(TierRig& rig) {
+  const Result<disk_format::FormatFile> format = disk_format::parse_format(read_file(rig.folder / "cache/FORMAT"));
+  REQUIRE(format);
+  return format->disk;
+}
+
+// As it lies there; zeros: there is none that holds.
+disk_format::BudgetFile budget_file(TierRig& rig, const disk_format::Uuid& disk) {
+  const std::string bytes = read_file(rig.folder / "cache/index/budget");
+  disk_format::BudgetFile file;
+  if (bytes.size() == sizeof file) std::memcpy(&file, bytes.data(), sizeof file);
+  return bytes.size() == sizeof file && disk_format::check(file, disk) ? file : disk_format::BudgetFile{};
+}
+
 }  // namespace
 
 TEST_CASE("what is used stays below the limit, on the disk too, while more is written than fits") {
@@ -179,6 +193,46 @@ TEST_CASE("the day's write budget ends writes") {
   CHECK(rig.write_object(2, 4 * MiB));
   CHECK(!rig.tier->begin_write(0, 4096));
   CHECK(rig.tier->stats(0).writes_shed == 1);
+}
+
+TEST_CASE("a restart begins no new write budget; another day, or a larger budget, does") {
+  TierRig rig;
+  rig.options.cache.write_budget_bytes = 8 * MiB;
+  rig.open();
+  REQUIRE(rig.write_object(1, 4 * MiB));
+  rig.close();
+  rig.open();
+  REQUIRE(rig.write_object(2, 4 * MiB));
+  const disk_format::Uuid disk = disk_of(rig);
+  // What a killed process leaves: the keeper has written it within moments.
+  rig.until([&] { return budget_file(rig, disk).written_bytes == 8 * MiB; });
+  rig.close();
+  rig.open();
+  CHECK(!rig.tier->begin_write(0, 4096));
+  rig.close();
+
+  SUBCASE("a larger one counts what was written") {
+    rig.options.cache.write_budget_bytes = 8 * MiB + 4096;
+    rig.open();
+    CHECK(!rig.tier->begin_write(0, 8192));
+    CHECK(rig.tier->begin_write(0, 4096));
+    rig.tier->abandon_write(0, 4096, 0);
+  }
+  SUBCASE("yesterday's is over") {
+    disk_format::BudgetFile file = budget_file(rig, disk);
+    file.day -= 1;
+    disk_format::seal(file, disk);
+    write_file(rig.folder / "cache/index/budget", {reinterpret_cast<const char*>(&file), sizeof file});
+    rig.open();
+    CHECK(rig.write_object(3, 4 * MiB));
+  }
+  SUBCASE("a damaged one, or another disk's, is not believed") {
+    disk_format::BudgetFile file = budget_file(rig, disk);
+    disk_format::seal(file, node_uuid);
+    write_file(rig.folder / "cache/index/budget", {reinterpret_cast<const char*>(&file), sizeof file});
+    rig.open();
+    CHECK(rig.write_object(3, 4 * MiB));
+  }
 }
 
 TEST_CASE("objects and segments leave when their time is over") {
