@@ -90,6 +90,11 @@ size_t DiskPacker::buffer_bytes(uint64_t chunk_bytes) {
   return std::max<size_t>(buffer_bytes_min, largest);
 }
 
+size_t DiskPacker::state_bytes(unsigned disks, uint64_t chunk_bytes) {
+  const size_t items = buffer_bytes(chunk_bytes) / object_bytes_least;
+  return disks * (sizeof(Disk) + sizeof(Disk*) + buffers_per_disk * items * sizeof(DiskPackedItem));
+}
+
 DiskPacker::DiskPacker(const Options& options) : options_(options) {
   const unsigned disk_count = options_.tier->disk_count();
   if (disk_count == 0) return;

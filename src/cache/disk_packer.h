@@ -39,6 +39,8 @@ class DiskPacker {
   static constexpr unsigned segments_max = 4;
   static constexpr unsigned buffers_per_disk = 2;
   static size_t buffer_bytes(uint64_t chunk_bytes);
+  // Of the heap, beside this.
+  static size_t state_bytes(unsigned disks, uint64_t chunk_bytes);
 
   explicit DiskPacker(const Options& options);
   ~DiskPacker();

@@ -153,6 +153,10 @@ size_t DiskWriter::staging_bytes(unsigned disks, uint64_t chunk_bytes) {
   return size_t{disks} * DiskPacker::buffers_per_disk * DiskPacker::buffer_bytes(chunk_bytes);
 }
 
+size_t DiskWriter::state_bytes(unsigned disks, uint64_t chunk_bytes) {
+  return sizeof(Impl) + writes_max * (sizeof(Write) + sizeof(uint32_t)) + DiskPacker::state_bytes(disks, chunk_bytes);
+}
+
 void DiskWriter::write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& frame, uint64_t frame_offset,
                               uint64_t blocks, uint64_t damaged) {
   Impl& impl = *impl_;

@@ -40,6 +40,9 @@ class DiskWriter {
   // Two buffers a disk, each for the largest packed object and its header, and for 2 MiB at least.
   static size_t staging_bytes(unsigned disks, uint64_t chunk_bytes);
 
+  // Of the heap, what a writer takes: for the memory plan.
+  static size_t state_bytes(unsigned disks, uint64_t chunk_bytes);
+
   explicit DiskWriter(const Options& options);
   ~DiskWriter();
   DiskWriter(const DiskWriter&) = delete;

@@ -5,7 +5,8 @@
 //   per volume   entries: queues x entries x (4 KiB + max_request)
 //   per disk     index: an eighth of the limit at most, whatever would be best for the disk's size
 //                each core stages two writes of small objects; a keeper and a verifier have 8 MiB together
-//                a load reads its checksums beside its bytes: a page each
+//                and keeps account of 512 waiting writes
+//                a run from disk has its checksums read beside its bytes: a page each
 //   per frame    descriptor and index: 0.23 % of the arena, rounded up to 2 MiB
 #include "node/plan.h"
 
@@ -25,6 +26,7 @@
 #include "cache/memory_tier.h"
 #include "fuse/inodes.h"
 #include "fuse/session.h"
+#include "serve/volume_server.h"
 
 namespace blobcache::node {
 namespace {
@@ -40,8 +42,6 @@ constexpr uint64_t frame_descriptor_bytes = 160;
 constexpr uint64_t arena_bytes_min = 4 * limits::chunk_frame_bytes;
 constexpr uint32_t inodes_min = 4096;
 constexpr uint64_t disk_thread_bytes = 8 * MiB;  // of one disk: buffers and stacks of its threads
-constexpr uint64_t loads_a_slot = 2;             // VolumeServer's, and some of a core on top
-constexpr uint64_t loads_a_core = 128;
 
 // "0-1", "0,2-5": the number of CPUs that the kernel may ever bring up.
 uint32_t count_possible_cpus() {
@@ -95,7 +95,7 @@ void choose_transport(const Config& config, const Machine& machine, Plan& plan) 
   plan.entries = fuse::plan_entries(plan.cores, request, config.fuse.queue_memory_bytes);
 }
 
-void plan_disks(const Config& config, const Machine& machine, uint64_t slots, Plan& plan) {
+void plan_disks(const Config& config, const Machine& machine, Plan& plan) {
   const auto disks = static_cast<unsigned>(config.cache.disks.size());
   if (disks == 0) return;
   plan.disk_index_bytes = std::min(plan.limit_bytes / 8, DiskTier::memory_wanted(machine.disk_bytes));
@@ -103,8 +103,15 @@ void plan_disks(const Config& config, const Machine& machine, uint64_t slots, Pl
   const uint64_t staging = plan.disk_staging_core_bytes * plan.cores;
   plan.disk_staging_bytes =
       (staging + limits::chunk_frame_bytes - 1) / limits::chunk_frame_bytes * limits::chunk_frame_bytes;
-  const uint64_t loads = slots * loads_a_slot + plan.cores * config.volumes.size() * loads_a_core;
-  plan.disk_threads_bytes = disks * disk_thread_bytes + loads * limits::page_bytes;
+  // Of each core and volume; those of prefetch may turn out to be fewer.
+  uint64_t runs = serve::VolumeServer::disk_loads_max;
+  if (config.prefetch.enabled) {
+    runs += serve::Prefetcher::loads_max(
+        {.disk_loads = serve::Prefetcher::disk_loads_max, .origin_loads = config.origin.connections});
+  }
+  plan.disk_threads_bytes = disks * disk_thread_bytes +
+                            plan.cores * DiskWriter::state_bytes(disks, config.cache.chunk_bytes) +
+                            plan.cores * config.volumes.size() * runs * limits::page_bytes;
 }
 
 }  // namespace
@@ -153,7 +160,7 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   plan.inodes_bytes = std::max<uint64_t>(plan.limit_bytes / 16, uint64_t{volumes} * inodes_min * node_bytes);
   plan.inodes_max = static_cast<uint32_t>(plan.inodes_bytes / volumes / node_bytes);
 
-  plan_disks(config, machine, slots, plan);
+  plan_disks(config, machine, plan);
   const uint64_t disks = plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes;
   const uint64_t fixed = plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + disks;
   const uint64_t rest = plan.limit_bytes > fixed ? plan.limit_bytes - fixed : 0;

@@ -14,8 +14,6 @@ namespace {
 
 constexpr uint64_t watch_ns = 1'000'000'000;
 
-// Runs of loads at the disks on each core: what keeps an NVMe device busy at 64 KiB a read.
-constexpr unsigned disk_loads_max = 64;
 // Blocks found wrong come rarely; beyond these the next reader finds them wrong again.
 constexpr unsigned drop_jobs_max = 16;
 // Opens that wait for a backing file; beyond these an open is page-cached.

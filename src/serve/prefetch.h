@@ -140,6 +140,7 @@ class Prefetcher {
     unsigned origin_loads = 0;  // of the volume, over all cores; a core that has none may begin one
   };
   static Limits limits_of(const PrefetchNode& node, unsigned connections, unsigned cores);
+  static constexpr unsigned disk_loads_max = 64;
   // Loads that they may take together.
   static unsigned loads_max(const Limits& limits) { return limits.disk_loads + limits.origin_loads + Plan::spans_max; }
 

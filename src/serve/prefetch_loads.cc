@@ -26,7 +26,6 @@ namespace {
 using limits::block_bytes;
 using limits::chunk_frame_bytes;
 
-constexpr unsigned disk_loads_max = 64;
 constexpr uint64_t disk_piece_blocks = 16;
 constexpr uint64_t untracked_bytes_max = 2 * block_bytes;       // one request of the kernel's readahead
 constexpr uint64_t block_frames_bytes_max = 256 * limits::KiB;  // MemoryTier takes chunk frames for more

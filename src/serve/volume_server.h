@@ -134,6 +134,8 @@ class VolumeServer final : public fuse::RequestHandler {
     void (*on_idle)(VolumeServer& server, void* context) = nullptr;  // the connection ended and no task is left
     void* on_idle_context = nullptr;
   };
+  // Runs of loads at the disks at a time: what keeps an NVMe device busy at 64 KiB a read.
+  static constexpr unsigned disk_loads_max = 64;
   explicit VolumeServer(const Options& options);
   ~VolumeServer();
 

@@ -60,6 +60,9 @@ struct WriterCore {
     const Result<void> opened = tier->open(tier_options, &message);
     REQUIRE_MESSAGE(opened.has_value(), message);
     tier->start();
+    make_writer();
+  }
+  void make_writer() {
     writer = std::make_unique<DiskWriter>(
         DiskWriter::Options{.tier = tier.get(),
                             .memory = memory.get(),

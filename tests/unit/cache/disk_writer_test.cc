@@ -3,6 +3,8 @@
 
 #include <csignal>
 
+#include <malloc.h>
+
 #include <doctest/doctest.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -26,6 +28,22 @@ TEST_CASE("an object is written behind its loads, chunk by chunk") {
   CHECK(t.memory->stats().pinned_frames == 0);
   CHECK(t.tier->stats(0).objects == 1);
   CHECK(t.tier->stats(0).writes_shed == 0);
+}
+
+TEST_CASE("a writer takes of the heap what it says") {
+  WriterCore t;
+  const size_t said = DiskWriter::state_bytes(1, t.chunk_bytes);
+  const auto in_use = [] {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  t.writer.reset();
+  const size_t before = in_use();
+  t.make_writer();
+  const size_t taken = in_use() - before;
+  constexpr size_t rounding = 64 * KiB;
+  CHECK(taken <= said + rounding);
+  CHECK(taken + rounding >= said);
 }
 
 TEST_CASE("objects end anywhere") {

@@ -2,7 +2,9 @@
 #include <doctest/doctest.h>
 
 #include "base/limits.h"
+#include "cache/disk_writer.h"
 #include "node/plan.h"
+#include "serve/volume_server.h"
 
 namespace blobcache::node {
 namespace {
@@ -79,6 +81,10 @@ TEST_CASE("plan: the disk tier's memory is within the limit, and takes no more t
       CHECK(plan->disk_staging_bytes % limits::chunk_frame_bytes == 0);
       CHECK(describe(*plan).find("disk index") != std::string::npos);
       CHECK(describe(*plan).find("disk staging") != std::string::npos);
+      // A page of checksums for each run from disk that a core may have in flight, and its writer.
+      const uint64_t checksums = serve::VolumeServer::disk_loads_max * limits::page_bytes;
+      CHECK(plan->disk_threads_bytes >=
+            plan->cores * (checksums + DiskWriter::state_bytes(1, limits::chunk_bytes_default)));
       // A small disk needs less of an index than a large one.
       machine.disk_bytes = GiB;
       const Result<Plan> small = make_plan(with_disk(config_of(limit)), machine, &message);
