@@ -100,6 +100,17 @@ std::string volume_json(const serve::Volume& volume, const std::vector<std::uniq
       prefetch_json(cores, volume.number));
 }
 
+std::string origin_json(const serve::Volume& volume) {
+  const OriginCounters& counters = volume.origin->counters();
+  const LatencyHistogram& latency = counters.first_byte_us;
+  return fmt::format(
+      R"({{"volume":{},"requests":{},"bytes":{},"retries":{},"throttled":{},"errors":{},"hedges":{},"connections":{},)"
+      R"("first_byte_us":{{"p50":{},"p95":{},"p99":{}}}}})",
+      quoted(volume.config.name), counters.requests.load(), counters.bytes.load(), counters.retries.load(),
+      counters.throttled.load(), counters.errors.load(), counters.hedges.load(), counters.connections.load(),
+      latency.percentile_us(0.5), latency.percentile_us(0.95), latency.percentile_us(0.99));
+}
+
 std::string disk_json(const DiskStats& disk) {
   return fmt::format(
       R"({{"path":{},"state":"{}","why":{},"stacked":{},"used":{},"limit":{},"evicted_bytes":{},"written_bytes":{},)"
@@ -132,17 +143,22 @@ std::string status_json(const Config& config, const Plan& plan, const SharedStat
                         const std::vector<std::unique_ptr<Core>>& cores) {
   const MemoryTierStats memory = shared.memory->stats();
   std::string volumes;
+  std::string origins;
   for (const std::unique_ptr<serve::Volume>& volume : shared.volumes) {
-    if (!volumes.empty()) volumes += ',';
+    if (!volumes.empty()) {
+      volumes += ',';
+      origins += ',';
+    }
     volumes += volume_json(*volume, cores);
+    origins += origin_json(*volume);
   }
   return fmt::format(
       R"({{"pid":{},"node":{},"version":"{}","cores":{},"memory_limit":{},"tiers":{{"memory":{{"arena":{},"used":{},)"
-      R"("chunk_frames":{},"block_frames":{},"pinned_frames":{},"evicted_bytes":{}}},"disk":{}}},"volumes":[{}]}})"
+      R"("chunk_frames":{},"block_frames":{},"pinned_frames":{},"evicted_bytes":{}}},"disk":{}}},"volumes":[{}],"origins":[{}]}})"
       "\n",
       getpid(), quoted(config.node.name), BLOBCACHE_VERSION, plan.cores, plan.limit_bytes, memory.arena_bytes,
       memory.used_bytes, memory.chunk_frames, memory.block_frames, memory.pinned_frames, memory.evicted_bytes,
-      disks_json(shared.disk.get()), volumes);
+      disks_json(shared.disk.get()), volumes, origins);
 }
 
 }  // namespace blobcache::node

@@ -72,6 +72,7 @@ class HttpOrigin final : public RemoteOrigin {
   void look(HttpClient& client, LookJob& job) override;
   void address_read(const ReadCall& call, HttpRequest& request) override;
   void address_page(ListJob& job) override;
+  std::string said_by(const HttpRequest&) const override { return {}; }
   Result<void> take_page(ListJob& job) override;
 
  private:
@@ -108,7 +109,10 @@ void HttpOrigin::on_looked(HttpRequest& request) {
     return self.end_look(job, KnownName{.exists = true, .info = self.directory_info(job.key)});
   }
   if (!request.failed) return self.end_look(job, self.file_of(job));
-  if (request.error.code != Code::not_found) return self.end_look(job, std::unexpected(request.error));
+  if (request.error.code != Code::not_found) {
+    self.tell_failure("looking up", job.key, request);
+    return self.end_look(job, std::unexpected(request.error));
+  }
   HttpRequest& second = job.requests[1];
   second.verb = HttpVerb::head;
   self.address(second, job.key, "/");
@@ -122,6 +126,7 @@ void HttpOrigin::on_looked_with_slash(HttpRequest& request) {
   auto& self = static_cast<HttpOrigin&>(*job.origin);
   if (!request.failed) return self.end_look(job, KnownName{.exists = true, .info = self.directory_info(job.key)});
   if (request.error.code == Code::not_found) return self.end_look(job, KnownName{});
+  self.tell_failure("looking up", job.key, request);
   self.end_look(job, std::unexpected(request.error));
 }
 

@@ -71,7 +71,7 @@ Verdict verdict_of(CURLcode result) {
 HttpRequest::HttpRequest() { timer.request = this; }
 HttpRequest::~HttpRequest() { BC_ASSERT(easy == nullptr); }
 
-HttpClient::HttpClient(Reactor& home, const HttpOptions& options, HttpCounters& counters,
+HttpClient::HttpClient(Reactor& home, const HttpOptions& options, OriginCounters& counters,
                        std::atomic<unsigned>& in_flight)
     : home_(home),
       options_(options),
@@ -91,20 +91,24 @@ void HttpClient::begin(HttpRequest& request) {
   request.client = this;
   request.timer.handler = &HttpClient::on_watchdog;
   request.failed = false;
-  request.bytes_done = request.retries = 0;
+  request.bytes_done = request.attempts = request.retries = 0;
   request.asked_again = request.has_news = false;
   request.deadline_ns = home_.ring().now_ns() + options_.deadline_ns;
   active_.fetch_add(1, std::memory_order_relaxed);
   if (stopping_) return finish_failed(request, {Code::stopping, ECANCELED});
-  waiting_.push_back(request);
-  home_.arm_at(request.timer, request.deadline_ns);
+  wait_for_connection(request);
   start_some();
 }
 
+void HttpClient::wait_for_connection(HttpRequest& request) {
+  (request.background ? waiting_background_ : waiting_).push_back(request);
+  home_.arm_at(request.timer, request.deadline_ns);
+}
+
 void HttpClient::start_some() {
-  while (!waiting_.empty()) {
+  while (!waiting_.empty() || !waiting_background_.empty()) {
     if (loop_.running() > 0 && in_flight_.load(std::memory_order_relaxed) >= options_.connections_max) return;
-    start_attempt(*waiting_.pop_front());
+    start_attempt(*(waiting_.empty() ? waiting_background_ : waiting_).pop_front());
   }
 }
 
@@ -115,7 +119,8 @@ void HttpClient::start_attempt(HttpRequest& request) {
     if (ready.error().code == Code::again) return retry_or_fail(request, ready.error());
     return finish_failed(request, ready.error());
   }
-  counters_.attempts.fetch_add(1, std::memory_order_relaxed);
+  counters_.requests.fetch_add(1, std::memory_order_relaxed);
+  if (request.attempts++ > 0) counters_.retries.fetch_add(1, std::memory_order_relaxed);
   in_flight_.fetch_add(1, std::memory_order_relaxed);
   running_.push_back(request);
   request.bytes_at_last_look = request.bytes_done;
@@ -135,6 +140,7 @@ void HttpClient::end_attempt(HttpRequest& request) {
   long connects = 0;
   curl_easy_getinfo(request.easy, CURLINFO_NUM_CONNECTS, &connects);
   counters_.connections.fetch_add(static_cast<uint64_t>(connects), std::memory_order_relaxed);
+  count_answer(request);
   char* url = nullptr;
   curl_easy_getinfo(request.easy, CURLINFO_EFFECTIVE_URL, &url);
   request.effective_url = url == nullptr ? "" : url;
@@ -157,6 +163,16 @@ void HttpClient::tell_news(void* self_pointer) {
     request.has_news = false;
     request.on_bytes(request, std::min(request.bytes_done, request.bytes - 1));
   }
+}
+
+void HttpClient::count_answer(const HttpRequest& request) {
+  const size_t bytes = request.to != nullptr ? request.bytes_done - request.bytes_at_start : request.body.size();
+  counters_.bytes.fetch_add(bytes, std::memory_order_relaxed);
+  const long status = request.head.status;
+  if (status == 429 || status == 503) counters_.throttled.fetch_add(1, std::memory_order_relaxed);
+  curl_off_t first_byte_us = 0;
+  curl_easy_getinfo(request.easy, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);
+  if (status != 0 && first_byte_us > 0) counters_.first_byte_us.add(static_cast<uint64_t>(first_byte_us));
 }
 
 void HttpClient::on_attempt_done(void* request_pointer, CURLcode result) {
@@ -186,7 +202,6 @@ void HttpClient::judge_status(HttpRequest& request) {
   if (status >= 200 && status < 300) {
     // An answer without a body was not looked at yet; and one that is complete by its own account may still be short.
     if (request.to != nullptr && request.bytes_done < request.bytes) return retry_or_fail(request, {Code::io, EIO});
-    counters_.bytes.fetch_add(request.to != nullptr ? request.bytes : request.body.size(), std::memory_order_relaxed);
     return finish(request);
   }
   const Error why = error_of_status(status);
@@ -218,7 +233,6 @@ void HttpClient::retry_or_fail(HttpRequest& request, Error why) {
   }
   if (!progressed) ++request.retries;
   request.error = why;
-  counters_.retries.fetch_add(1, std::memory_order_relaxed);
   pausing_.push_back(request);
   home_.arm_at(request.timer, now_ns + (progressed ? 0 : pause_ns));
 }
@@ -230,8 +244,7 @@ void HttpClient::on_watchdog(Timer& timer) {
   if (request.easy == nullptr) {
     request.unlink();
     if (now_ns >= request.deadline_ns) return self.finish_failed(request, {Code::timeout, ETIMEDOUT});
-    self.waiting_.push_back(request);
-    self.home_.arm_at(request.timer, request.deadline_ns);
+    self.wait_for_connection(request);
     return self.start_some();
   }
   const bool late = now_ns >= request.deadline_ns;
@@ -261,7 +274,8 @@ void HttpClient::finish(HttpRequest& request) {
 }
 
 void HttpClient::finish_failed(HttpRequest& request, Error why) {
-  counters_.failures.fetch_add(1, std::memory_order_relaxed);
+  const bool answered = why.code == Code::not_found || why.code == Code::stale || why.code == Code::stopping;
+  if (!answered) counters_.errors.fetch_add(1, std::memory_order_relaxed);
   request.failed = true;
   request.error = why;
   finish(request);
@@ -275,7 +289,7 @@ void HttpClient::stop() {
     end_attempt(*request);
     finish_failed(*request, why);
   }
-  for (List<HttpRequest>* list : {&waiting_, &pausing_}) {
+  for (List<HttpRequest>* list : {&waiting_, &waiting_background_, &pausing_}) {
     while (HttpRequest* request = list->pop_front()) finish_failed(*request, why);
   }
 }

@@ -24,6 +24,7 @@
 #include "base/list.h"
 #include "base/result.h"
 #include "origin/curl_loop.h"
+#include "origin/origin_counters.h"
 #include "ring/reactor.h"
 
 namespace blobcache {
@@ -74,6 +75,7 @@ struct HttpRequest : ListNode {
   uint32_t bytes = 0;
   size_t body_bytes_max = 0;  // without `to`; a longer body is Code::protocol
   bool may_follow = false;    // redirects
+  bool background = false;    // nobody waits for it: begun when nothing else waits for a connection
   void (*on_done)(HttpRequest& request) = nullptr;
   // With `to`, may be null: bytes_done has grown; those bytes are final. Not told of the last byte, which is on_done's.
   void (*on_bytes)(HttpRequest& request, uint32_t bytes_done) = nullptr;
@@ -95,7 +97,8 @@ struct HttpRequest : ListNode {
   uint32_t bytes_at_start = 0;       // of this attempt
   uint32_t bytes_at_last_look = 0;   // progress since the watchdog looked
   size_t received_at_last_look = 0;  // the same without `to`
-  uint32_t retries = 0;
+  uint32_t attempts = 0;
+  uint32_t retries = 0;  // those of them that brought nothing
   uint64_t deadline_ns = 0;
   bool asked_again = false;
   bool body_checked = false;
@@ -118,18 +121,9 @@ struct HttpOptions {
   HttpAuthorizer* authorizer = nullptr;  // null: nobody asks who we are
 };
 
-// Of one origin; cores add to it.
-struct HttpCounters {
-  std::atomic<uint64_t> attempts{0};
-  std::atomic<uint64_t> retries{0};
-  std::atomic<uint64_t> failures{0};
-  std::atomic<uint64_t> connections{0};  // made; the rest of the attempts reused one
-  std::atomic<uint64_t> bytes{0};
-};
-
 class HttpClient {
  public:
-  HttpClient(Reactor& home, const HttpOptions& options, HttpCounters& counters, std::atomic<unsigned>& in_flight);
+  HttpClient(Reactor& home, const HttpOptions& options, OriginCounters& counters, std::atomic<unsigned>& in_flight);
   ~HttpClient();
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
@@ -149,11 +143,13 @@ class HttpClient {
   static bool check_body(HttpRequest& request);
   static void refuse(HttpRequest& request, Error why, bool final);
 
+  void wait_for_connection(HttpRequest& request);
   void start_some();
   void start_attempt(HttpRequest& request);
   static void on_attempt_done(void* request, CURLcode result);
   static void tell_news(void* self);
   void end_attempt(HttpRequest& request);
+  void count_answer(const HttpRequest& request);
   void judge(HttpRequest& request, CURLcode result);
   void judge_status(HttpRequest& request);
   void retry_or_fail(HttpRequest& request, Error why);
@@ -164,7 +160,7 @@ class HttpClient {
 
   Reactor& home_;
   const HttpOptions& options_;
-  HttpCounters& counters_;
+  OriginCounters& counters_;
   std::atomic<unsigned>& in_flight_;  // of all cores
   std::atomic<unsigned> active_{0};
   bool stopping_ = false;
@@ -172,6 +168,7 @@ class HttpClient {
   std::vector<CURL*> idle_;
   std::vector<HttpRequest*> news_;  // whose bytes have come in this call of libcurl
   List<HttpRequest> waiting_;
+  List<HttpRequest> waiting_background_;
   List<HttpRequest> running_;  // an attempt is in flight
   List<HttpRequest> pausing_;  // the next attempt has to wait
   std::minstd_rand random_;

@@ -20,6 +20,7 @@
 
 #include "base/file_info.h"
 #include "base/result.h"
+#include "origin/origin_counters.h"
 #include "ring/blocking.h"
 #include "ring/reactor.h"
 
@@ -146,6 +147,11 @@ class Origin {
 
   virtual void stop() = 0;
   virtual bool join(unsigned patience_ms) = 0;
+
+  const OriginCounters& counters() const { return counters_; }
+
+ protected:
+  OriginCounters counters_;
 };
 
 }  // namespace blobcache

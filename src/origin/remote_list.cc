@@ -140,6 +140,7 @@ void RemoteOrigin::on_page(HttpRequest& request) {
   OpenDirectory& directory = *job->directory;
   if (request.failed) {
     directory.begun = false;  // this page is asked for again by whoever comes next
+    self.tell_failure("listing", directory.key, request);
     return end_listing(job, request.error, true);
   }
   if (const Result<void> taken = self.take_page(*job); !taken) {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <dirent.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <xxhash.h>
 
@@ -54,7 +55,7 @@ struct RemoteOrigin::Client {
     std::atomic<bool> handled{true};
   };
 
-  Client(Reactor& reactor, const HttpOptions& options, HttpCounters& counters, std::atomic<unsigned>& in_flight)
+  Client(Reactor& reactor, const HttpOptions& options, OriginCounters& counters, std::atomic<unsigned>& in_flight)
       : home(&reactor), http(reactor, options, counters, in_flight) {
     stop_message.client = &http;
   }
@@ -104,7 +105,7 @@ bool RemoteOrigin::ask_now(HttpRequest& request, std::string* why) {
   HttpOptions patience = http_options_;
   patience.retries_max = std::min(patience.retries_max, first_retries_max);
   patience.deadline_ns = std::min(patience.deadline_ns, first_deadline_ns);
-  HttpCounters counters;
+  OriginCounters counters;
   std::atomic<unsigned> in_flight{0};
   HttpClient client(reactor, patience, counters, in_flight);
   bool ended = false;
@@ -207,6 +208,7 @@ void RemoteOrigin::begin_read(Reactor& home, ReadCall& call) {
   job->request.bytes = call.bytes;
   job->request.context = job;
   job->request.on_done = &RemoteOrigin::on_read;
+  job->request.background = call.background;
   if (call.on_bytes != nullptr) job->request.on_bytes = &RemoteOrigin::on_read_bytes;
   client_of(home).begin(job->request);
 }
@@ -224,13 +226,17 @@ void RemoteOrigin::on_read(HttpRequest& request) {
   // Deleted since it was opened: its old bytes are gone.
   if (why.code == Code::not_found) why = {Code::stale, ESTALE};
   if (why.code == Code::stale) job->origin->names_.forget(call.key);
-  if (why.code == Code::protocol && request.head.status == 200) {
-    BC_LOG(error,
-           "{}{} was answered with something else than the range asked for: the server ignores ranges, or a proxy "
-           "answers in its place",
-           request.scheme_and_host, request.path);
-  }
+  job->origin->tell_failure("reading", call.key, request);
   call.finish_failed(why);
+}
+
+void RemoteOrigin::tell_failure(std::string_view doing, std::string_view key, const HttpRequest& request) {
+  const std::string what = fmt::format("{} '{}' of {}", doing, key, options_.volume.source);
+  const std::string sentence = failure_sentence(request, http_options_, what, said_by(request));
+  uint64_t left_unsaid = 0;
+  if (sentence.empty() || !failure_lines_.may_say(request.client->home().now_ns(), &left_unsaid)) return;
+  BC_LOG(warn, "{}{}", sentence,
+         left_unsaid > 0 ? fmt::format(" ({} more since the last such line)", left_unsaid) : "");
 }
 
 void RemoteOrigin::begin_readlink(Reactor& home, ReadlinkCall& call) {

@@ -19,6 +19,7 @@
 
 #include "base/config.h"
 #include "origin/http_client.h"
+#include "origin/http_failure.h"
 #include "origin/name_cache.h"
 #include "origin/origin.h"
 
@@ -87,8 +88,6 @@ class RemoteOrigin : public Origin {
   void stop() override;
   bool join(unsigned patience_ms) override;
 
-  const HttpCounters& counters() const { return counters_; }
-
  protected:
   // Asks; ends with end_look.
   virtual void look(HttpClient& client, LookJob& job) = 0;
@@ -98,6 +97,10 @@ class RemoteOrigin : public Origin {
   virtual void address_page(ListJob& job) = 0;
   // Adds the page that came to directory.page, and says what follows. Errors: protocol.
   virtual Result<void> take_page(ListJob& job) = 0;
+  // The server's own word for why it refused, from an answer's body; empty: it gave none.
+  virtual std::string said_by(const HttpRequest& request) const = 0;
+  // Says in the log what failed; the answers that are none ("not found") need no words.
+  void tell_failure(std::string_view doing, std::string_view key, const HttpRequest& request);
 
   // Before any core runs: asks, waits (half a minute at most) and leaves the answer in the request. False: there was no ring
   // to ask with, *why says so.
@@ -143,11 +146,11 @@ class RemoteOrigin : public Origin {
   const RemoteOptions options_;
   HttpOptions http_options_;
   const int64_t started_s_;
-  HttpCounters counters_;
   std::atomic<unsigned> in_flight_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> hidden_{0};
   NameCache names_;
+  LinePerSecond failure_lines_;
 
   std::mutex clients_mutex_;
   std::vector<std::unique_ptr<Client>> clients_;

@@ -164,7 +164,12 @@ void S3Origin::on_looked(HttpRequest& request) {
   auto& job = *static_cast<LookJob*>(request.context);
   if (!one_request_less(job)) return;
   auto& self = static_cast<S3Origin&>(*job.origin);
-  self.end_look(job, self.judge_look(job));
+  const Result<KnownName> found = self.judge_look(job);
+  if (!found) {
+    const bool head_failed = job.requests[0].failed && job.requests[0].error.code != Code::not_found;
+    self.tell_failure("looking up", job.key, job.requests[head_failed ? 0 : 1]);
+  }
+  self.end_look(job, found);
 }
 
 Result<KnownName> S3Origin::judge_look(const LookJob& job) const {
@@ -269,6 +274,8 @@ bool S3Origin::join(unsigned patience_ms) {
   const bool clients_ended = RemoteOrigin::join(patience_ms);
   return blocking_.join(patience_ms) && clients_ended;
 }
+
+std::string S3Origin::said_by(const HttpRequest& request) const { return parse_s3_failure(request.body).code; }
 
 // The question at the start.
 

@@ -49,6 +49,7 @@ class S3Origin final : public RemoteOrigin, public HttpAuthorizer {
   void look(HttpClient& client, LookJob& job) override;
   void address_read(const ReadCall& call, HttpRequest& request) override;
   void address_page(ListJob& job) override;
+  std::string said_by(const HttpRequest& request) const override;
   Result<void> take_page(ListJob& job) override;
 
  private:

@@ -71,3 +71,26 @@ for key in sorted(wanted.keys() | got.keys()):
         sys.exit(f"{key!r}: {wanted.get(key)} in the source, {got.get(key)} in the mount")
 PYTHON
 }
+
+# origin_status EXPRESSION: of `origin`, what the daemon of $mnt says of its volume's origin, in Python.
+origin_status() {
+  "$PYTHON" - "$mnt" "$1" <<'PYTHON'
+import glob, json, socket, sys
+mount, expression = sys.argv[1:]
+for path in glob.glob("/run/blobcache/*.sock"):
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(20)
+        try:
+            link.connect(path)
+        except OSError:
+            continue  # of a daemon that is gone
+        link.sendall(b"status\n")
+        answer = b"".join(iter(lambda: link.recv(65536), b""))
+    node = json.loads(answer)
+    if node["volumes"][0]["mountpoint"] == mount:
+        origin = node["origins"][0]
+        print(eval(expression))
+        sys.exit(0)
+sys.exit(f"no daemon tells of {mount}")
+PYTHON
+}

@@ -81,16 +81,22 @@ check_outage() {
     fail "what is cached is not served without the server"
   ! dd if="$mnt/object" of=/dev/null bs=64K count=1 skip=60 iflag=direct status=none 2>/dev/null ||
     fail "bytes that nobody has"
+  [[ $(origin_status 'origin["throttled"] > 0 and origin["retries"] > 0 and origin["errors"] > 0') == True ]] ||
+    fail "the status does not tell of the outage: $(origin_status origin)"
+  grep -q "reading 'object' of s3://blobs .*status 503.*lower origin.connections" "$DAEMON_LOG" ||
+    fail "no line of the log names the object, the cause and the remedy"
   faults ""
   cmp <(dd if="$mnt/object" bs=64K count=1 skip=60 iflag=direct status=none) \
     <(dd if="$object" bs=64K count=1 skip=60 status=none) || fail "reading does not go on when the server is back"
+  [[ $(origin_status 'origin["bytes"] >= 5 * 65536 and 0 < origin["connections"] <= origin["requests"]') == True ]] ||
+    fail "wrong counts: $(origin_status origin)"
   stop_mount "$mnt"
 }
 
 start_s3
 start_proxy "${S3_ENDPOINT##*:}"
 PROXIED=("${S3_OPTIONS[@]:2}" -o "volume.s3.endpoint=http://127.0.0.1:$PROXY_PORT" -o origin.attempt_timeout=1s
-  -o "origin.deadline=${deadline_s}s" -o origin.retries=5)
+  -o "origin.deadline=${deadline_s}s" -o origin.retries=5 -o prefetch.enabled=false) # many small ranges are what is wanted
 head -c $((6 * 1024 * 1024 + 77)) /dev/urandom >"$object"
 s3 put blobs object "$object"
 # The faults are the origin's, so one transport is enough.

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <memory>
+#include <mutex>
 
 #include "unit/origin/http_fixture.h"
 
@@ -66,7 +67,7 @@ TEST_CASE("64 ranges at a time: right bytes, no more connections than allowed, c
   CHECK(server.requests() == rounds * count);
   CHECK(server.connections() <= 16);
   CHECK(core.counters.connections == server.connections());
-  CHECK(core.counters.attempts == rounds * count);
+  CHECK(core.counters.requests == rounds * count);
   // Idle connections are watched by nobody: the core could sleep for ever.
   core.reactor->turn(false);
   CHECK(core.reactor->cqes_owed() == 0);
@@ -315,4 +316,50 @@ TEST_CASE("nobody listens: the error says so after the retries") {
   REQUIRE(request.failed);
   CHECK(request.error.os_errno == ECONNREFUSED);
   CHECK(!request.sentence.empty());
+}
+
+TEST_CASE("counters tell what requests cost: throttling, retries, bytes of what broke off, and times") {
+  HttpServer server([](const ServerRequest& request) {
+    if (request.number == 0) return reply_with("503 Slow Down", "", "wait");
+    ServerReply reply = range_reply(request);
+    if (request.number == 1) reply = {.bytes = reply.bytes.substr(0, reply.bytes.size() - 20'000), .close = true};
+    return reply;
+  });
+  HttpCore core;
+  HttpCore::Waited request;
+  request.expected_version = "\"one\"";
+  core.begin_range(request, server, 0, 65536);
+  core.wait(request);
+  check_bytes(request);
+  const OriginCounters& counters = core.counters;
+  CHECK(counters.requests == 3);
+  CHECK(counters.retries == 2);
+  CHECK(counters.throttled == 1);
+  CHECK(counters.errors == 0);
+  CHECK(counters.bytes == 65536);
+  CHECK(counters.first_byte_us.count() == 3);
+  CHECK(counters.first_byte_us.percentile_us(0.5) > 0);
+}
+
+TEST_CASE("what nobody waits for lets others go first") {
+  std::vector<uint64_t> order;
+  std::mutex mutex;
+  HttpServer server([&](const ServerRequest& request) {
+    uint64_t first = 0;
+    uint64_t last = 0;
+    request.range(&first, &last);
+    const std::lock_guard lock(mutex);
+    order.push_back(first / 65536);
+    return range_reply(request);
+  });
+  HttpCore core({.connections_max = 1});
+  std::vector<std::unique_ptr<HttpCore::Waited>> requests;
+  for (unsigned i = 0; i < 6; ++i) {
+    requests.push_back(std::make_unique<HttpCore::Waited>());
+    requests.back()->expected_version = "\"one\"";
+    requests.back()->background = i < 4;
+    core.begin_range(*requests.back(), server, i * 65536, 65536);
+  }
+  for (const auto& request : requests) core.wait(*request);
+  CHECK(order == std::vector<uint64_t>{0, 4, 5, 1, 2, 3});
 }

@@ -214,7 +214,7 @@ class HttpCore {
   }
 
   const HttpOptions options;
-  HttpCounters counters;
+  OriginCounters counters;
   std::atomic<unsigned> in_flight{0};
   std::unique_ptr<Reactor> reactor;
   std::unique_ptr<HttpClient> client;
