@@ -9,6 +9,7 @@
 // Whole: the stamp is recorded when the last block came and nothing is being written; verifying is the verifier's.
 #include <bit>
 #include <cerrno>
+#include <tuple>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -59,6 +60,17 @@ Result<void> DiskKeeper::run_open(DiskOpenJob& job) {
   return {};
 }
 
+// A tail that was written in whole pages is cut, also one that was written again when the index had it already (two loads
+// of one block): who reads the file past us would read what lies behind the object's end. False: it has another size.
+bool DiskKeeper::cut_tail(const DiskFile& file) {
+  struct stat status;
+  if (fstat(file.fd, &status) != 0) return false;
+  const auto found = static_cast<uint64_t>(status.st_size);
+  if (found == file.object_bytes) return true;
+  return found == disk_format::round_up_to_page(file.object_bytes) &&
+         ftruncate(file.fd, static_cast<off_t>(file.object_bytes)) == 0;
+}
+
 // Between the check and the ioctl nothing can be dropped: that is this thread's work. Verified blocks do not change by
 // others, and who begins a write looks at `armed`.
 void DiskKeeper::arm(DiskOpenJob& job) {
@@ -67,7 +79,8 @@ void DiskKeeper::arm(DiskOpenJob& job) {
   if (job.open_backing == nullptr) return;
   file.armed.fetch_add(1, std::memory_order_seq_cst);
   const bool may_arm = index_.find(job.id, 0, &view) && view.whole_verified && !unit_.directory.stacked() &&
-                       shared_.cache.verify == Verify::first && file.writing.load(std::memory_order_seq_cst) == 0;
+                       shared_.cache.verify == Verify::first && file.writing.load(std::memory_order_seq_cst) == 0 &&
+                       cut_tail(file);
   if (may_arm) job.backing_id = job.open_backing(job.connection_fd, file.fd);
   if (job.backing_id <= 0) file.armed.fetch_sub(1, std::memory_order_seq_cst);
 }
@@ -220,7 +233,10 @@ Result<void> DiskKeeper::run_written(DiskWrittenJob& job) {
   if (file.gone.load(std::memory_order_relaxed) || !index_.find(file.id, job.position, &view))
     return fail(Code::not_found);
   const uint64_t added = job.blocks & ~view.valid;
-  if (added == 0) return {};
+  if (added == 0) {
+    std::ignore = cut_tail(file);
+    return {};
+  }
   const uint64_t mask = blocks_mask(file.object_bytes, job.position);
   if ((job.blocks & ~mask) != 0 || job.position >= index_chunks_of(file.object_bytes)) return fail(Code::invalid);
   const Result<void> summed = write_checksums(file, job);
