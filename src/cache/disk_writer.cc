@@ -213,7 +213,10 @@ void DiskWriter::write_packed(const ObjectId& id, uint64_t object_bytes) {
   if (impl_->packer.add(id, object_bytes)) impl_->step_soon();
 }
 
-bool DiskWriter::idle() const { return impl_->writes.free_count() == writes_max && impl_->packer.idle(); }
+// A step that was asked for and finds nothing to do counts too: its timer is the writer's.
+bool DiskWriter::idle() const {
+  return impl_->writes.free_count() == writes_max && impl_->packer.idle() && !impl_->step_timer.armed();
+}
 
 void DiskWriter::flush() {
   impl_->packer.flush();
