@@ -44,9 +44,9 @@ class Damage {
     if (choice < 74) return cut(file);
     if (choice < 80) return lose_file(file);
     if (choice < 84) return remove(file);
-    if (choice < 89) return bring_back();
+    if (choice < 89) return bring_back() && list();
     if (choice < 95) return swap(file);
-    return choice < 98 ? rename_index() : lose_index();
+    return (choice < 98 ? rename_index() : lose_index()) && list();
   }
   bool once_running() {
     const std::string file = pick(3);
@@ -57,14 +57,15 @@ class Damage {
     return choice < 9 ? misdirect(file) : cut(file);
   }
   const std::set<std::string>& touched() const { return touched_; }
-  void list() {
+
+ private:
+  bool list() {
     for (std::vector<std::string>& files : files_) files.clear();
     for (const std::string& file : list_files(options_.root)) {
       if (const int kind = kind_of(file); kind >= 0) files_[kind].push_back(file);
     }
+    return true;
   }
-
- private:
   std::string path(const std::string& file) const { return options_.root + "/" + file; }
   std::string older(const std::string& file) const { return options_.older + "/" + file; }
   bool has_older(const std::string& file) const { return !options_.older.empty() && file_exists(older(file)); }
@@ -278,10 +279,8 @@ void hold_times(const std::string& root, const std::map<ino_t, Times>& before) {
   for (const auto& [inode, now] : times_below(root)) {
     const auto found = before.find(inode);
     if (found == before.end() || same_time(found->second.real_ctime, now.real_ctime)) continue;
-    held_times.push_back({.inode = inode,
-                          .real_ctime = now.real_ctime,
-                          .mtime = found->second.mtime,
-                          .ctime = found->second.ctime});
+    held_times.push_back(
+        {.inode = inode, .real_ctime = now.real_ctime, .mtime = found->second.mtime, .ctime = found->second.ctime});
   }
 }
 
@@ -291,10 +290,7 @@ unsigned damage(const DamageOptions& options, Random& random) {
   const std::map<ino_t, Times> before = times_below(options.root);
   Damage damage(options, random);
   unsigned count = 0;
-  for (uint64_t left = random.between(1, random.chance(20) ? 30 : 5); left > 0; --left) {
-    count += damage.once(kinds);
-    damage.list();
-  }
+  for (uint64_t left = random.between(1, random.chance(20) ? 30 : 5); left > 0; --left) count += damage.once(kinds);
   if (options.silent)
     hold_times(options.root, before);
   else

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,13 +17,27 @@ Fd::~Fd() {
   if (value >= 0) ::close(value);
 }
 
+namespace {
+
+void list_below(const std::string& root, const std::string& folder, std::vector<std::string>* files) {
+  const std::string path = folder.empty() ? root : root + "/" + folder;
+  DIR* open_folder = opendir(path.c_str());
+  if (open_folder == nullptr) return;
+  while (const dirent* entry = readdir(open_folder)) {
+    const std::string_view name = entry->d_name;
+    if (name == "." || name == "..") continue;
+    const std::string below = folder.empty() ? std::string(name) : folder + "/" + entry->d_name;
+    if (entry->d_type == DT_DIR) list_below(root, below, files);
+    if (entry->d_type == DT_REG) files->push_back(below);
+  }
+  closedir(open_folder);
+}
+
+}  // namespace
+
 std::vector<std::string> list_files(const std::string& root) {
   std::vector<std::string> files;
-  std::error_code error;
-  for (fs::recursive_directory_iterator at(root, error), end; !error && at != end; at.increment(error)) {
-    std::error_code gone;
-    if (at->is_regular_file(gone)) files.push_back(at->path().string().substr(root.size() + 1));
-  }
+  list_below(root, "", &files);
   std::ranges::sort(files);
   return files;
 }

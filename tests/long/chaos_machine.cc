@@ -19,9 +19,9 @@ uint64_t boot_pretended = 0;
 
 int open_boot_id() {
   char text[64];
-  const int length =
-      std::snprintf(text, sizeof text, "%08x-0000-4000-8000-%012llx\n", 0xb0070000u + static_cast<unsigned>(boot_pretended),
-                    static_cast<unsigned long long>(boot_pretended));
+  const int length = std::snprintf(text, sizeof text, "%08x-0000-4000-8000-%012llx\n",
+                                   0xb0070000u + static_cast<unsigned>(boot_pretended),
+                                   static_cast<unsigned long long>(boot_pretended));
   const int fd = memfd_create("boot_id", MFD_CLOEXEC);
   if (fd >= 0 && (write(fd, text, static_cast<size_t>(length)) != length || lseek(fd, 0, SEEK_SET) != 0)) {
     close(fd);

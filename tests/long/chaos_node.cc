@@ -4,8 +4,7 @@
 #include <charconv>
 #include <cstdlib>
 
-#include <dirent.h>
-#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
@@ -22,8 +21,9 @@ constexpr unsigned stop_ms = 30'000;
 constexpr uint64_t idle_ns = 30'000'000'000;
 
 Memory take_memory(size_t bytes) {
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(limits::page_bytes, bytes));
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(limits::huge_page_bytes, bytes));
   BC_ASSERT(memory != nullptr);
+  madvise(memory, bytes, MADV_HUGEPAGE);  // small pages are taken one fault at a time, by thousands of nodes
   return Memory(memory);
 }
 
@@ -115,7 +115,9 @@ void ChaosOrigin::begin_lookup(Reactor& home, LookupCall& call) {
   answer_later(home, call, &ChaosOrigin::answer_lookup);
 }
 void ChaosOrigin::begin_open(Reactor& home, OpenCall& call) { answer_later(home, call, &ChaosOrigin::answer_open); }
-void ChaosOrigin::begin_list(Reactor& home, ListCall& call) { answer_later(home, call, &ChaosOrigin::refuse<ListCall>); }
+void ChaosOrigin::begin_list(Reactor& home, ListCall& call) {
+  answer_later(home, call, &ChaosOrigin::refuse<ListCall>);
+}
 void ChaosOrigin::begin_readlink(Reactor& home, ReadlinkCall& call) {
   answer_later(home, call, &ChaosOrigin::refuse<ReadlinkCall>);
 }

@@ -77,17 +77,19 @@ inline World make_world(uint64_t seed) {
   world.disks = random.chance(25) ? 2 : 1;
   world.chunk_bytes = chunks[random.below(3)];
   world.limit_bytes = world.healthy || random.chance(60) ? 1024 * MiB : random.between(2, 12) * MiB;
-  world.arena_bytes = world.healthy ? 32 * MiB : (uint64_t{8} << random.below(3)) * MiB;
+  world.arena_bytes = world.healthy ? 32 * MiB : (uint64_t{8} << random.below(2)) * MiB;
   world.verify_always = !world.healthy && random.chance(25);
   world.links = random.chance(60);
-  world.registered = random.chance(30);
+  world.registered = random.chance(15);
   world.scrubs = !world.healthy && random.chance(30);
   world.origin_fails_permille = !world.healthy && random.chance(30) ? 30 : 0;
   world.young_percent = !world.healthy && random.chance(20) ? 10 : 0;
   return world;
 }
 
-inline uint64_t word_of(uint64_t base, uint64_t index) { return (base ^ index * 0xd6e8feb86659fd93u) * 0x9e3779b97f4a7c15u; }
+inline uint64_t word_of(uint64_t base, uint64_t index) {
+  return (base ^ index * 0xd6e8feb86659fd93u) * 0x9e3779b97f4a7c15u;
+}
 
 // One word after the other, with a part of one at either end.
 template <class Take>

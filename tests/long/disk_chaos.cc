@@ -77,7 +77,8 @@ bool parse(int argc, char** argv, Options* options) {
       options->first = options->last = number;
     } else if (name == "--jobs" && parse_number(value, &number) && number > 0 && number < 1000) {
       options->jobs = static_cast<unsigned>(number);
-    } else if (name != "--seeds" || dots == std::string_view::npos || !parse_number(value.substr(0, dots), &options->first) ||
+    } else if (name != "--seeds" || dots == std::string_view::npos ||
+               !parse_number(value.substr(0, dots), &options->first) ||
                !parse_number(value.substr(dots + 2), &options->last)) {
       return false;
     }
@@ -109,7 +110,10 @@ std::string make_folder(const Options& options) {
 class Seed {
  public:
   Seed(uint64_t number, const std::string& folder, Totals& totals)
-      : world_(make_world(number)), folder_(folder + "/" + std::to_string(number)), totals_(totals), random_(number, 1) {}
+      : world_(make_world(number)),
+        folder_(folder + "/" + std::to_string(number)),
+        totals_(totals),
+        random_(number, 1) {}
 
   // Empty, or what went wrong.
   std::string run(bool keep) {
@@ -243,10 +247,11 @@ int report(const Options& options, const Totals& totals, double seconds) {
   fmt::print("{} seeds in {:.1f} s ({:.0f}/s): {} lives, {} killed, {} damages; {} blocks found damaged\n",
              totals.seeds.load(), seconds, static_cast<double>(totals.seeds.load()) / seconds, totals.lives.load(),
              totals.kills.load(), totals.damages.load(), totals.corrupt_blocks.load());
-  fmt::print("{} reads, {} MiB compared: {} from memory at once, {} straight from disk; {} MiB from disk, {} MiB from the "
-             "origin; {} files passed through, {} MiB evicted\n",
-             totals.reads.load(), totals.bytes_compared / MiB, totals.memory_hits.load(), totals.direct_hits.load(),
-             totals.disk_bytes / MiB, totals.origin_bytes / MiB, totals.passed_through.load(), totals.evicted_bytes / MiB);
+  fmt::print(
+      "{} reads, {} MiB compared: {} from memory at once, {} straight from disk; {} MiB from disk, {} MiB from the "
+      "origin; {} files passed through, {} MiB evicted\n",
+      totals.reads.load(), totals.bytes_compared / MiB, totals.memory_hits.load(), totals.direct_hits.load(),
+      totals.disk_bytes / MiB, totals.origin_bytes / MiB, totals.passed_through.load(), totals.evicted_bytes / MiB);
   uint64_t failures = totals.failures;
   const uint64_t seeds_wanted = options.last - options.first + 1;
   if (totals.seeds != seeds_wanted) {
