@@ -18,6 +18,7 @@
 
 #include <bit>
 #include <cstring>
+#include <mutex>
 #include <new>
 
 #include "base/assert.h"
@@ -166,6 +167,21 @@ bool MemoryTier::holds(const ObjectId& object, uint64_t offset, uint64_t bytes) 
     offset = until;
   }
   return true;
+}
+
+bool MemoryTier::loads(const ObjectId& object, uint64_t offset, uint64_t bytes) const {
+  const FrameIndex& index = *state_->index;
+  const uint64_t last_block = (offset + bytes - 1) / block_bytes;
+  for (uint64_t block = offset / block_bytes; block <= last_block; ++block) {
+    const uint64_t position = block / blocks_per_chunk;
+    const unsigned stripe = FrameIndex::stripe_of(object, position);
+    const std::lock_guard guard(state_->index->lock(stripe));
+    const Frame* chunk = index.find({object, FrameKind::chunk, position}, stripe);
+    if (chunk != nullptr && (chunk->loading >> block % blocks_per_chunk & 1) != 0) return true;
+    const Frame* frame = index.find({object, FrameKind::block, block}, stripe);
+    if (frame != nullptr && frame->loading != 0) return true;
+  }
+  return false;
 }
 
 std::byte* MemoryTier::frame_bytes(const Frame& frame) const { return frame.data; }

@@ -139,6 +139,8 @@ class MemoryTier {
   void unhold(Frame& frame);
   // Whether try_copy of the range would find all of it. Within a turn.
   bool holds(const ObjectId& object, uint64_t offset, uint64_t bytes) const;
+  // Whether a part of the range is on its way into a frame. Within a turn.
+  bool loads(const ObjectId& object, uint64_t offset, uint64_t bytes) const;
 
   // The bytes behind a frame's block, and the registered buffer they lie in.
   std::byte* frame_bytes(const Frame& frame) const;

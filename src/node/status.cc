@@ -56,13 +56,18 @@ std::string prefetch_json(const std::vector<std::unique_ptr<Core>>& cores, unsig
     in_flight_max = std::max(in_flight_max, core->counters(volume).prefetch_in_flight_max.value());
   }
   return fmt::format(
-      R"({{"disk":{},"origin":{},"used":{},"wasted":{},"canceled":{},"pieces":{},"failed":{},"in_flight_max":{}}})",
+      R"({{"disk":{},"origin":{},"used":{},"wasted":{},"canceled":{},"pieces":{},"failed":{},"linked":{},"chains":{},)"
+      R"("submissions":{},"broken":{},"in_flight_max":{}}})",
       from(Tier::disk), from(Tier::origin),
       total([](const Counters& c) -> const Counter& { return c.prefetch_used_bytes; }),
       total([](const Counters& c) -> const Counter& { return c.prefetch_wasted_bytes; }),
       total([](const Counters& c) -> const Counter& { return c.prefetch_canceled_bytes; }),
       total([](const Counters& c) -> const Counter& { return c.prefetch_pieces; }),
-      total([](const Counters& c) -> const Counter& { return c.prefetch_failed; }), in_flight_max);
+      total([](const Counters& c) -> const Counter& { return c.prefetch_failed; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_linked_bytes; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_chains; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_submissions; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_chains_broken; }), in_flight_max);
 }
 
 Sums sum(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {

@@ -32,7 +32,11 @@ struct Counters {
   Counter prefetch_wasted_bytes;    // nobody read them while they were there
   Counter prefetch_canceled_bytes;  // wanted for a while, not begun
   Counter prefetch_failed;          // pieces
-  Counter prefetch_in_flight_max;   // pieces at a time
+  Counter prefetch_linked_bytes;    // read from disk by chains of two or more
+  Counter prefetch_chains;
+  Counter prefetch_submissions;    // of chains, each in one io_uring_enter
+  Counter prefetch_chains_broken;  // reads that another one's failure canceled
+  Counter prefetch_in_flight_max;  // pieces at a time
   Counter interrupts;
   Counter deadlines;
   std::array<Counter, error_place_count> errors;

@@ -106,8 +106,38 @@ void VolumeServer::on_file_open(DiskJob& job) {
   self.end_job();
 }
 
+// For a chain of reads of which none waits for anything: all of the load in one run, verified, of a file that is open, and
+// not at the ragged end of one, where a read is short by nature. True: it is as start_disk_run leaves it before it submits.
+bool VolumeServer::try_enter_chain(Load& load) {
+  choose_run(load);
+  if (!load.from_disk || load.blocks_in_run != load.blocks_left || disk().verify_always()) return false;
+  DiskView view;
+  if (!disk().find(load.handle->object, load.position(), &view)) return false;
+  load.file = file_for(*load.handle, view);
+  if (load.file == nullptr) return false;
+  load.phase = static_cast<uint8_t>(disk().reads().enter(reactor().core(), load.file->disk));
+  const uint64_t bytes = static_cast<unsigned>(std::popcount(load.blocks_in_run)) * limits::block_bytes;
+  const bool fits = find_run(load) && (load.blocks_in_run & ~(load.view.verified >> load.shift())) == 0 &&
+                    (load.view.place.packed || run_bytes(load) == bytes);
+  if (!fits) {
+    disk().reads().leave(reactor().core(), load.file->disk, load.phase);
+    return false;
+  }
+  ++prefetch_lane_.running;
+  return load.chained = true;
+}
+
 void VolumeServer::submit_disk_run(Load& load) {
   const uint64_t verified = disk().verify_always() ? 0 : load.view.verified >> load.shift();
+  submit_disk_run_data(load);
+  if ((load.blocks_in_run & ~verified) == 0) return;
+  load.page = checksum_pages_.try_acquire();
+  BC_ASSERT(load.page != nullptr);  // as many as runs
+  load.page_reads = 0;
+  submit_checksums(load);
+}
+
+Sqe& VolumeServer::submit_disk_run_data(Load& load) {
   const auto first = static_cast<unsigned>(std::countr_zero(load.blocks_in_run));
   const ReadRange range{.offset = load.frame_offset + first * limits::block_bytes,
                         .bytes = static_cast<uint32_t>(run_bytes(load))};
@@ -120,11 +150,7 @@ void VolumeServer::submit_disk_run(Load& load) {
   } else {
     prep_read(sqe, FileRef::fd(load.file->fd), to, direct.at);
   }
-  if ((load.blocks_in_run & ~verified) == 0) return;
-  load.page = checksum_pages_.try_acquire();
-  BC_ASSERT(load.page != nullptr);  // as many as runs
-  load.page_reads = 0;
-  submit_checksums(load);
+  return sqe;
 }
 
 void VolumeServer::submit_checksums(Load& load) {
@@ -143,6 +169,13 @@ void VolumeServer::on_disk_load_read(Op& op, int32_t result, uint32_t) {
 
 void VolumeServer::on_disk_run_read(Load& load) {
   const unsigned disk_number = load.file->disk;
+  if (load.chained && load.data.result == -ECANCELED) {
+    // Another member of the chain failed: this one is read by itself.
+    load.chained = false;
+    disk().reads().leave(reactor().core(), disk_number, load.phase);
+    counters_.prefetch_chains_broken.add(1);
+    return start_disk_run(load);
+  }
   const bool checked = load.page != nullptr;
   uint64_t good = 0;
   int os_errno = 0;
@@ -187,6 +220,12 @@ void VolumeServer::finish_disk_run(Load& load, uint64_t good, bool drop) {
   if (bad != 0 && drop) drop_blocks(load, bad);
   load.blocks_left &= ~good;
   if (good != 0) {
+    if (load.prefetch) {
+      const auto first = static_cast<unsigned>(std::countr_zero(good));
+      const uint64_t rest = load.handle->object_bytes - load.frame_offset - first * limits::block_bytes;
+      const uint64_t bytes = static_cast<unsigned>(std::popcount(good)) * limits::block_bytes;
+      counters_.prefetch_bytes[static_cast<unsigned>(Tier::disk)].add(std::min(bytes, rest));
+    }
     volume().memory->finish_load(reactor(), *load.frame, good,
                                  {.ok = true, .source = static_cast<uint8_t>(Tier::disk)});
   }

@@ -24,6 +24,7 @@ namespace blobcache::serve {
 
 bool VolumeServer::disk_hit(Request& request, Handle& handle, ReadRange range) {
   if (!handle.cacheable || disk().verify_always()) return false;
+  if (prefetcher_ != nullptr && prefetcher_->fetches(handle, range)) return false;
   const IndexSpans spans = index_spans(range);
   if (spans.count == 0) return false;
   const DiskFile* file = disk_file_of(handle, spans.spans[0].position);
@@ -92,6 +93,7 @@ void VolumeServer::begin_disk_read(Request& request, const DiskFile& file, const
   read.linked = direct.full && slot.transport->can_link();
   read.bytes_wanted = direct.full ? direct.at.bytes : read.range.bytes;
   ++tasks_running_;
+  ++disk_reads_running_;
   reactor().reserve(read.linked ? 2 : 1);
   Sqe& sqe = reactor().prepare(read);
   if (options_.registered_buffers && slot.buffer_index != fuse::no_buffer) {
@@ -109,6 +111,7 @@ void VolumeServer::on_disk_read(Op& op, int32_t result, uint32_t) {
   Request& request = *read.request;
   VolumeServer& self = *request.server;
   self.disk().reads().leave(self.reactor().core(), read.disk, read.phase);
+  --self.disk_reads_running_;
   if (result >= 0 && static_cast<uint32_t>(result) >= read.bytes_wanted) {
     self.counters_.disk_hits.add(1);
     if (read.linked) {
@@ -142,6 +145,8 @@ void VolumeServer::read_without_disk(Request& request) {
 void VolumeServer::note_visit(Handle& handle, const IndexSpan& span, const DiskView* view) {
   if (handle.visited_position.load(std::memory_order_relaxed) == span.position) return;
   handle.visited_position.store(span.position, std::memory_order_relaxed);
+  FilePrefetch* prefetch = handle.prefetch.load(std::memory_order_acquire);
+  if (prefetch != nullptr && prefetch->visited(span.position)) return;
   const uint64_t offset = span.position * limits::chunk_frame_bytes;
   const uint64_t bytes = std::min<uint64_t>(limits::chunk_frame_bytes, handle.object_bytes - offset);
   disk().on_visit(handle.object, span.position, bytes, view);

@@ -29,11 +29,15 @@ constexpr uint64_t room_retry_ns_max = 1'000'000;
 
 }  // namespace
 
-void VolumeServer::begin_loads(Request& request, Handle& handle) { begin_loads_of(request.plan, handle, false); }
+void VolumeServer::begin_loads(Request& request, Handle& handle) {
+  begin_loads_of(request.plan, handle, {.prefetch = false});
+}
 
-unsigned VolumeServer::begin_prefetch_loads(Plan& plan, Handle& handle) { return begin_loads_of(plan, handle, true); }
+unsigned VolumeServer::begin_prefetch_loads(Plan& plan, Handle& handle, List<Load>* held) {
+  return begin_loads_of(plan, handle, {.prefetch = true, .held = held});
+}
 
-unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, bool prefetch) {
+unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor& purpose) {
   unsigned count = 0;
   for (unsigned i = 0; i < plan.span_count; ++i) {
     Plan::Span& span = plan.spans[i];
@@ -42,10 +46,11 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, bool prefetch)
     BC_ASSERT(load != nullptr);  // loads_available() was asked in this turn; prefetch counts its own
     ++count;
     load->server = this;
-    load->prefetch = prefetch;
-    load->call.background = prefetch;
+    load->prefetch = purpose.prefetch;
+    load->chained = false;
+    load->call.background = purpose.prefetch;
     load->bytes = static_cast<uint32_t>(std::popcount(span.blocks_to_load) * limits::block_bytes);
-    if (!prefetch && volume().prefetch != nullptr) volume().prefetch->budget().begin_demand(load->bytes);
+    if (!purpose.prefetch && volume().prefetch != nullptr) volume().prefetch->budget().begin_demand(load->bytes);
     load->handle = &handle;
     load->frame = span.frame;
     load->frame_offset = span.offset;
@@ -59,7 +64,11 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, bool prefetch)
     load->call.version = handle.version;
     load->call.fd = handle.origin_fd;
     volume().handles.reference(handle);
-    continue_load(*load);
+    if (purpose.held != nullptr) {
+      purpose.held->push_back(*load);
+    } else {
+      continue_load(*load);
+    }
   }
   return count;
 }
@@ -163,6 +172,7 @@ void VolumeServer::on_load_done(OriginCall& call) {
   } else {
     self.counters_.origin_reads.add(1);
     self.counters_.origin_bytes.add(load.call.bytes);
+    if (load.prefetch) self.counters_.prefetch_bytes[static_cast<unsigned>(Tier::origin)].add(load.call.bytes);
     self.write_behind(load, load.blocks_in_run);
     self.deliver(load, left);
     self.write_behind_packed(load);

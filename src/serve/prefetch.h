@@ -1,7 +1,8 @@
 // Prefetch: what is fetched ahead of the readers of open files.
 //   PrefetchNode   what the files of a node share: budget, settings, and which files have windows
 //   FilePrefetch   of one open file: its pattern, its windows, and what of these is wanted and has not begun
-//   Prefetcher     of one core and volume: makes loads of what is wanted (prefetch_loads.cc)
+//   Prefetcher     of one core and volume: makes loads of what is wanted (prefetch_loads.cc), those from disk as chains of
+//                  linked reads (prefetch_chains.cc)
 //   Owner     Node; a Handle, from its first miss on; a VolumeServer
 //   Thread    any; any, one at a time by a lock; the core's
 //   Limits    the budget: a quarter of the arena for what is fetched and not read yet; files_max files followed;
@@ -96,6 +97,11 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   bool front(WindowRange* front_out, uint64_t now_ns);
   // Takes `bytes` of that range: its start, when descending its end. False: it is another by now.
   bool take(const WindowRange& front, uint64_t bytes, WindowRange* piece);
+  // A guess, by any core.
+  bool has_windows() const { return streaming_.load(relaxed); }
+  bool has_pieces() const { return pieces_.load(relaxed) != 0; }
+  void count_piece(int change) { pieces_.fetch_add(static_cast<uint32_t>(change), relaxed); }
+
   // There was no room to begin it.
   void put_back(const WindowRange& piece);
 
@@ -103,12 +109,24 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   void on_landed(const WindowRange& piece);
   void on_dropped(const WindowRange& piece, const ByteRange& part);
 
+  // A visit of the disk tier's chunk that prefetch told it of stands for the reader's own, which follows.
+  void visit(uint64_t position) { slot_of(position).store(static_cast<uint32_t>(position) + 1, relaxed); }
+  bool visited(uint64_t position) {
+    std::atomic<uint32_t>& slot = slot_of(position);
+    if (slot.load(relaxed) != static_cast<uint32_t>(position) + 1) return false;
+    slot.store(0, relaxed);
+    return true;
+  }
+
   PrefetchNode& node;
   Handle& handle;
   AccessPattern pattern;
+  uint64_t last_visit = ~uint64_t{0};  // of the core that has it in its list
 
  private:
   friend class PrefetchNode;
+  static constexpr auto relaxed = std::memory_order_relaxed;
+  std::atomic<uint32_t>& slot_of(uint64_t position) { return visits_[position % visits_.size()]; }
   static constexpr unsigned wanted_max = 48;
 
   bool may_stream(const Pattern& now);
@@ -120,9 +138,11 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   void give_up();
   PrefetchUse count();
 
-  std::atomic<bool> streaming_{false};  // it has windows, or is about to
-  PrefetchNode::Watched watched_;       // under PrefetchNode's lock
-  Spinlock lock_;                       // for what follows
+  std::array<std::atomic<uint32_t>, 64> visits_{};  // guesses, by any core
+  std::atomic<uint32_t> pieces_{0};                 // in flight
+  std::atomic<bool> streaming_{false};              // it has windows, or is about to
+  PrefetchNode::Watched watched_;                   // under PrefetchNode's lock
+  Spinlock lock_;                                   // for what follows
   std::unique_ptr<PrefetchWindows> windows_;
   std::array<WindowRange, wanted_max> wanted_;  // in the order in which they are begun
   unsigned wanted_count_ = 0;
@@ -148,6 +168,8 @@ class Prefetcher {
   ~Prefetcher();
 
   // A user's read, told before it is answered: while the kernel is sure to keep the file open.
+  // Whether a part of the range is being fetched by a piece: to be waited for rather than read once more.
+  bool fetches(const Handle& handle, ReadRange range) const;
   void on_hit(Handle& handle, ReadRange range);
   void on_disk_hit(Handle& handle, ReadRange range);                // read past the memory
   void on_miss(Handle& handle, ReadRange range, const Plan& plan);  // planned
@@ -188,6 +210,11 @@ class Prefetcher {
   Next next_of(const Handle& handle, const WindowRange& front) const;
   bool has_room(const Next& next) const;
   Step begin(FilePrefetch& file, const WindowRange& range, const Next& next);
+  void begin_loads(Piece& piece);
+  void note_visit(FilePrefetch& file, uint64_t offset);
+  void begin_held();
+  void submit_chains(std::span<Load* const> loads);
+  unsigned chains_for(size_t loads) const;
   ByteRange missing(FilePrefetch& file, const WindowRange& range) const;
   void drop_unclaimed(FilePrefetch& file, const Piece& piece);
   static void on_plan_done(Plan& plan);
@@ -206,6 +233,9 @@ class Prefetcher {
   unsigned at_disk_ = 0;
   unsigned at_origin_ = 0;
   unsigned loads_ = 0;
+  List<Load> held_;  // from disk, to go out together
+  unsigned chains_ = 2;
+  bool disk_turn_ = false;  // so few are at the disk that a whole batch may follow
   bool beginning_ = false;
   bool closed_ = false;
   struct Retry : Timer {

@@ -2,6 +2,7 @@
 //
 //   files_ (round robin) --front--> next_of: verified on disk | valid on disk | at the origin --has room?--> take
 //     --> plan: pins the frames, claims what nobody loads --> a load each --> finish: landed; what failed is dropped
+//                                  those from disk are held back and go out as chains (prefetch_chains.cc)
 //
 // A piece comes from one place and lies in one frame position. What is in memory by then, or on its way for somebody else,
 // is told back and not waited for. From the origin a piece is a whole chunk frame where it can be: requests cost time, not
@@ -9,7 +10,7 @@
 // four.
 //
 // Room. Prefetch has loads and a lane of its own, so a demand load never queues behind one; at the origin it leaves an
-// eighth of the connections free. Chunk frames can be short for a turn (those just evicted are free in the next): the piece
+// eighth of the connections free. A reader that keeps several reads at the disks needs nobody to read ahead of him. Chunk frames can be short for a turn (those just evicted are free in the next): the piece
 // goes back and a timer comes again, a few times.
 //
 // A piece that fails is no error of anybody: its blocks are absent, and the reader who wants them asks again.
@@ -27,6 +28,8 @@ using limits::block_bytes;
 using limits::chunk_frame_bytes;
 
 constexpr uint64_t disk_piece_blocks = 16;
+constexpr unsigned reader_depth_max = 4;
+constexpr size_t absent_max = 17;                               // blocks that a request of 1 MiB touches
 constexpr uint64_t untracked_bytes_max = 2 * block_bytes;       // one request of the kernel's readahead
 constexpr uint64_t block_frames_bytes_max = 256 * limits::KiB;  // MemoryTier takes chunk frames for more
 constexpr uint64_t small_file_bytes = chunk_frame_bytes / 4;
@@ -101,22 +104,41 @@ void Prefetcher::on_hit(Handle& handle, ReadRange range) {
   if (file != nullptr) on_read(*file, range, {});
 }
 
+bool Prefetcher::fetches(const Handle& handle, ReadRange range) const {
+  const FilePrefetch* file = handle.prefetch.load(std::memory_order_acquire);
+  if (file == nullptr || !file->has_pieces()) return false;
+  return server_.volume().memory->loads(handle.object, range.offset, range.bytes);
+}
+
 void Prefetcher::on_disk_hit(Handle& handle, ReadRange range) {
-  const ByteRange absent = range_of(range);
-  if (FilePrefetch* file = follow(handle); file != nullptr) on_read(*file, range, {&absent, 1});
+  FilePrefetch* file = follow(handle);
+  if (file == nullptr) return;
+  std::array<ByteRange, absent_max> absent;
+  size_t count = 0;
+  const uint64_t end = range.offset + range.bytes;
+  for (uint64_t at = range.offset; file->has_windows() && at < end && count < absent.size();) {
+    const uint64_t until = std::min(end, (at / block_bytes + 1) * block_bytes);
+    if (!server_.volume().memory->holds(handle.object, at, until - at)) absent[count++] = {at, until - at};
+    at = until;
+  }
+  on_read(*file, range, {absent.data(), count});
 }
 
 void Prefetcher::on_miss(Handle& handle, ReadRange range, const Plan& plan) {
   FilePrefetch* file = follow(handle);
   if (file == nullptr) return;
-  std::array<ByteRange, 2 * Plan::spans_max> absent;
+  std::array<ByteRange, absent_max> absent;
   size_t count = 0;
+  bool caught_up = false;
   for (unsigned i = 0; i < plan.span_count; ++i) {
     const Plan::Span& span = plan.spans[i];
+    caught_up |= span.waiter.pending && (span.waiter.blocks & ~span.blocks_to_load) != 0;
     for_each_run(span.blocks_to_load, [&](unsigned first, unsigned blocks) {
       if (count < absent.size()) absent[count++] = bytes_of(span.offset, first, blocks, handle.object_bytes);
     });
   }
+  // It waits for what is on its way, probably from us.
+  if (caught_up && at_disk_ > 0) chains_ = std::min(chains_ + 1, node_.chains_max());
   on_read(*file, range, {absent.data(), count});
 }
 
@@ -149,6 +171,7 @@ void Prefetcher::add(const PrefetchUse& use) {
 void Prefetcher::begin_wanted() {
   if (beginning_ || closed_) return;
   beginning_ = true;
+  disk_turn_ = at_disk_ <= limits_.disk_loads / 2;
   unsigned full = 0;  // files in a row for whose next piece there is no room
   while (full < file_count_) {
     FilePrefetch& file = *files_.pop_front();
@@ -162,6 +185,7 @@ void Prefetcher::begin_wanted() {
     full = step == Step::begun ? 0 : full + 1;
     if (step == Step::no_room) break;
   }
+  begin_held();
   beginning_ = false;
 }
 
@@ -190,7 +214,7 @@ Prefetcher::Next Prefetcher::next_of(const Handle& handle, const WindowRange& fr
   const unsigned at = front.descending ? last : first;
   Next next;
   next.at_origin = !known || (view.valid >> at & 1) == 0;
-  const uint64_t verified = known ? view.valid & view.verified : 0;
+  const uint64_t verified = known && !volume.disk->verify_always() ? view.valid & view.verified : 0;
   uint64_t alike = next.at_origin ? (known ? ~view.valid : ~uint64_t{0}) : view.valid & ~verified;
   uint64_t blocks = std::max<uint64_t>(1, volume.origin_config.range_bytes / block_bytes);
   if (!next.at_origin) {
@@ -212,7 +236,9 @@ Prefetcher::Next Prefetcher::next_of(const Handle& handle, const WindowRange& fr
 bool Prefetcher::has_room(const Next& next) const {
   if (pieces_.free_count() == 0) return false;
   if (loads_ + Plan::spans_max > loads_max(limits_)) return false;
-  if (!next.at_origin) return at_disk_ < limits_.disk_loads;
+  if (!next.at_origin) {
+    return disk_turn_ && at_disk_ < limits_.disk_loads && server_.disk_reads_running_ < reader_depth_max;
+  }
   return at_origin_ == 0 || server_.volume().prefetch_at_origin.load(std::memory_order_relaxed) < limits_.origin_loads;
 }
 
@@ -254,17 +280,42 @@ Prefetcher::Step Prefetcher::begin(FilePrefetch& file, const WindowRange& range,
   server_.volume().handles.reference(handle);
   in_flight_.push_back(*piece);
   ++pieces_out_;
+  file.count_piece(1);
   ++(piece->at_origin ? at_origin_ : at_disk_);
   if (piece->at_origin) server_.volume().prefetch_at_origin.fetch_add(1, std::memory_order_relaxed);
   server_.counters_.prefetch_pieces.add(1);
   Counter& most = server_.counters_.prefetch_in_flight_max;
   if (pieces_out_ > most.value()) most.add(pieces_out_ - most.value());
-  uint64_t claimed = 0;
-  for (unsigned i = 0; i < piece->plan.span_count; ++i) claimed |= piece->plan.spans[i].blocks_to_load;
-  if (claimed == 0) memory.cancel_waits(piece->plan);
-  loads_ += server_.begin_prefetch_loads(piece->plan, handle);
-  if (piece->plan.waiters_pending == 0 && piece->linked()) finish(*piece);
+  begin_loads(*piece);
   return Step::begun;
+}
+
+// The piece may have ended when it returns.
+void Prefetcher::begin_loads(Piece& piece) {
+  uint64_t claimed = 0;
+  for (unsigned i = 0; i < piece.plan.span_count; ++i) claimed |= piece.plan.spans[i].blocks_to_load;
+  if (claimed == 0) {
+    server_.volume().memory->cancel_waits(piece.plan);
+    if (piece.plan.waiters_pending == 0) finish(piece);
+    return;
+  }
+  note_visit(*piece.handle->prefetch.load(std::memory_order_acquire), piece.plan.spans[0].offset);
+  loads_ += server_.begin_prefetch_loads(piece.plan, *piece.handle, piece.at_origin ? nullptr : &held_);
+}
+
+// The disk tier learns of readers from what memory does not have. What is fetched ahead would hide them.
+void Prefetcher::note_visit(FilePrefetch& file, uint64_t offset) {
+  const Handle& handle = file.handle;
+  const uint64_t position = offset / chunk_frame_bytes;
+  DiskTier* disk = server_.volume().disk;
+  if (disk == nullptr || file.last_visit == position) return;
+  file.last_visit = position;
+  file.visit(position);
+  DiskView view;
+  const bool there = disk->find(handle.object, position, &view) && view.valid != 0;
+  const uint64_t frame_offset = position * chunk_frame_bytes;
+  disk->on_visit(handle.object, position, std::min<uint64_t>(chunk_frame_bytes, handle.object_bytes - frame_offset),
+                 there ? &view : nullptr);
 }
 
 // Without what memory has at both ends.
@@ -311,16 +362,9 @@ void Prefetcher::finish(Piece& piece) {
   if (piece.plan.failed) {
     server_.counters_.prefetch_failed.add(1);
     file.on_dropped(piece.range, piece.range.range);
-  } else {
-    for (unsigned i = 0; i < piece.plan.span_count; ++i) {
-      const Plan::Span& span = piece.plan.spans[i];
-      for_each_run(span.blocks_to_load, [&](unsigned first, unsigned count) {
-        const uint64_t bytes = bytes_of(span.offset, first, count, file.handle.object_bytes).bytes;
-        server_.counters_.prefetch_bytes[static_cast<unsigned>(piece.at_origin ? Tier::origin : Tier::disk)].add(bytes);
-      });
-    }
   }
   file.on_landed(piece.range);
+  file.count_piece(-1);
   volume.memory->release(piece.plan);
   Handle& handle = *piece.handle;
   piece.handle = nullptr;

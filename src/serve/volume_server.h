@@ -51,6 +51,7 @@ struct Load : ListNode {
   uint64_t blocks_in_run = 0;  // of them when the run began
   bool from_disk = false;      // the run
   bool prefetch = false;       // nobody asked for it yet
+  bool chained = false;        // the read of the run may be canceled by the failure of another
   uint32_t bytes = 0;          // of all blocks it began with
 
   // Runs from disk (disk_load.cc). Bits of the frame become bits of the index's chunk by a shift.
@@ -189,8 +190,13 @@ class VolumeServer final : public fuse::RequestHandler {
   // fill.cc
   bool loads_available() const { return loads_.free_count() >= Plan::spans_max; }
   void begin_loads(Request& request, Handle& handle);
-  unsigned begin_prefetch_loads(Plan& plan, Handle& handle);  // how many
-  unsigned begin_loads_of(Plan& plan, Handle& handle, bool prefetch);
+  // How many. held: they are put there instead of being begun.
+  unsigned begin_prefetch_loads(Plan& plan, Handle& handle, List<Load>* held);
+  struct LoadsFor {
+    bool prefetch = false;
+    List<Load>* held = nullptr;
+  };
+  unsigned begin_loads_of(Plan& plan, Handle& handle, const LoadsFor& purpose);
   struct LoadLane {
     List<Load> queued;
     unsigned running = 0;
@@ -219,6 +225,8 @@ class VolumeServer final : public fuse::RequestHandler {
   DiskFile* file_for(Handle& handle, const DiskView& view);
   void begin_open_file(Load& load);
   static void on_file_open(DiskJob& job);
+  bool try_enter_chain(Load& load);
+  Sqe& submit_disk_run_data(Load& load);
   void submit_disk_run(Load& load);
   void submit_checksums(Load& load);
   static void on_disk_load_read(Op& op, int32_t result, uint32_t flags);
@@ -305,6 +313,7 @@ class VolumeServer final : public fuse::RequestHandler {
   LoadLane origin_lane_;
   LoadLane disk_lane_;
   LoadLane prefetch_lane_;
+  unsigned disk_reads_running_ = 0;         // into replies
   std::unique_ptr<Prefetcher> prefetcher_;  // null: switched off
   Pool<ChecksumPage> checksum_pages_;
   struct DropJob : DiskDropJob {

@@ -71,8 +71,9 @@ PYTHON
 status_is() { [[ $(status "$1") == "$2" ]]; }
 status_at_least() { (($(status "$1") >= $2)); }
 
-# served TIER: bytes that the daemon answered from it so far.
-served() { status "volume['bytes']['$1']"; }
+# served TIER: bytes that the daemon answered from it so far, and those that it fetched from there ahead of its readers,
+# which memory answers then.
+served() { status "volume['bytes']['$1'] + volume['prefetch'].get('$1', 0)"; }
 
 # on_disk FILE...: bytes of these files (below the mount) that are in the cache directory; verified_on_disk: and verified.
 on_disk() { sum_tiers disk "$@"; }

@@ -80,6 +80,64 @@ PYTHON
   stop_mount "$mnt"
 }
 
+# start_on_disk: a new daemon, nothing in its memory, over a cache that has all of `scan`, verified.
+start_on_disk() {
+  rm -rf "$cache"
+  mount_cached
+  fill_cache scan
+  is_verified() { [[ -n $(getfattr --absolute-names --only-values -n user.blobcache.path "$mnt/scan" 2>/dev/null) ]]; }
+  wait_for 60 "all of it is verified" is_verified
+  BACKING=$(getfattr --absolute-names --only-values -n user.blobcache.path "$mnt/scan")
+  stop_mount "$mnt"
+  mount_cached
+}
+
+# As chains of linked reads, few submissions for many of them.
+from_disk() {
+  local disk
+  DISK_OPTIONS=(-o fuse.passthrough=off)
+  start_on_disk
+  cmp "$source_dir/scan" "$mnt/scan" || fail "wrong bytes"
+  wait_for 10 "the last loads" lies_still
+  disk=$(prefetched disk)
+  ((disk > 80 * MIB)) || fail "of 96 MiB on disk $disk bytes were fetched ahead: $(status "volume['prefetch']")"
+  [[ $(served origin) == 0 ]] || fail "the origin was asked for what is on disk"
+  (($(prefetched linked) * 10 >= disk * 9)) || fail "too little by linked reads: $(status "volume['prefetch']")"
+  # Two for each window (a quarter of the file), and those of the beginning, when it was small.
+  (($(prefetched submissions) <= 2 * 4 + 8)) || fail "too many submissions: $(status "volume['prefetch']")"
+  (($(prefetched chains) > $(prefetched submissions))) || fail "never two chains: $(status "volume['prefetch']")"
+  [[ $(prefetched broken) == 0 ]] || fail "chains broke: $(status "volume['prefetch']")"
+  say "$(status "volume['prefetch']")"
+  stop_mount "$mnt"
+}
+
+# The file loses its end while it is read: a read comes back short, and what its chain still had to read is not lost. Where
+# the first lost byte happens to be in the last read of a chain, another place will not be.
+broken_chains() {
+  local cut_mib
+  for cut_mib in 40 29 53 62; do
+    broken_chain "$cut_mib"
+    ((broken == 0)) || return 0
+  done
+  fail "no chain broke"
+}
+
+broken_chain() {
+  DISK_OPTIONS=(-o fuse.passthrough=off)
+  start_on_disk
+  cmp -n 65536 -- "$source_dir/scan" "$mnt/scan"
+  wait_for 10 "it is verified still" is_verified
+  truncate -s $(($1 * MIB + 300000)) "$BACKING"
+  drop_mount_cache scan
+  cmp "$source_dir/scan" "$mnt/scan" || fail "wrong bytes"
+  wait_for 10 "the last loads" lies_still
+  broken=$(prefetched broken)
+  (($(served origin) + $(prefetched origin) > 0)) || fail "the lost half came from nowhere"
+  [[ $(status "volume['errors']") == 0 ]] || fail "a reader saw an error"
+  say "$(status "volume['prefetch']")"
+  stop_mount "$mnt"
+}
+
 switched_off() {
   start_mount "$source_dir" "$mnt" -o prefetch.enabled=false
   cmp "$source_dir/scan" "$mnt/scan" || fail "wrong bytes"
@@ -92,6 +150,8 @@ check() {
   scan
   stops_midway
   random_reads
+  from_disk
 }
 with_each_mode check
+broken_chains
 switched_off
