@@ -70,7 +70,7 @@ void DiskHealth::on_stuck(const char* what, uint64_t now_ns) {
   if (state() == DiskState::down) return;
   full_until_ns_ = 0;
   next_probe_ns_ = now_ns + probe_every_ns;
-  change_locked(DiskState::down, std::string(what) + " did not end within 2 s",
+  change_locked(DiskState::down, what,
                 "look at the kernel's log and at the disk's connection; it is tried again when it moves");
 }
 

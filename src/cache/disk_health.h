@@ -1,6 +1,6 @@
 // DiskHealth: whether a disk is read and written. Judgement only: others do the I/O and tell what came of it.
 //   Owner     DiskUnit.   Thread  any; state() is one load
-//   Rules     3 read errors within 10 s, or work that stands still for 2 s: down
+//   Rules     3 read errors within 10 s, or reads that stand still for 1 s, or file operations for 2 s: down
 //             a failing write, a read-only filesystem: degraded; no space: degraded for a second
 //             two good probes in a row, 2 s apart, and nothing standing still: ok again
 //   Log       each change is one line with cause and remedy
@@ -22,6 +22,8 @@ enum class DiskState : uint8_t {
 class DiskHealth {
  public:
   static constexpr uint64_t second_ns = 1'000'000'000;
+  // Nothing of it moved for so long. File operations wait for the filesystem's journal, too; readers wait for reads.
+  static constexpr uint64_t read_stuck_after_ns = second_ns;
   static constexpr uint64_t stuck_after_ns = 2 * second_ns;
   static constexpr uint64_t probe_every_ns = 2 * second_ns;
   static constexpr uint64_t full_for_ns = second_ns;
@@ -36,7 +38,7 @@ class DiskHealth {
 
   void on_read_error(int os_errno, uint64_t now_ns);
   void on_write_error(int os_errno, uint64_t now_ns);
-  // what: "a read", ...; for how long nothing of it moved.
+  // what: "a read did not end within 1 s", ...
   void on_stuck(const char* what, uint64_t now_ns);
   void on_moving() { stuck_.store(false, std::memory_order_relaxed); }
   // Ends what ends by itself. Now and then.

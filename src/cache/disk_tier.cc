@@ -221,13 +221,14 @@ void DiskTier::watch(uint64_t now_ns) {
     const uint64_t ended = impl_->shared.reads->ended(unit->number);
     if (ended != reads.reads_ended || impl_->shared.reads->in_flight(unit->number) == 0 || reads.since_ns == 0)
       reads = {.reads_ended = ended, .since_ns = now_ns};
-    const auto stuck = [&](uint64_t since_ns) {
-      return since_ns != 0 && since_ns + DiskHealth::stuck_after_ns < now_ns;
+    const auto stuck = [&](uint64_t since_ns, uint64_t patience_ns) {
+      return since_ns != 0 && since_ns + patience_ns < now_ns;
     };
-    if (stuck(unit->keeper->thread().busy_since_ns()))
-      unit->health->on_stuck("a file operation", now_ns);
-    else if (stuck(unit->verifier->thread().busy_since_ns()) || stuck(reads.since_ns))
-      unit->health->on_stuck("a read", now_ns);
+    if (stuck(unit->keeper->thread().busy_since_ns(), DiskHealth::stuck_after_ns))
+      unit->health->on_stuck("a file operation did not end within 2 s", now_ns);
+    else if (stuck(unit->verifier->thread().busy_since_ns(), DiskHealth::read_stuck_after_ns) ||
+             stuck(reads.since_ns, DiskHealth::read_stuck_after_ns))
+      unit->health->on_stuck("a read did not end within 1 s", now_ns);
     else
       unit->health->on_moving();
     unit->health->tick(now_ns);

@@ -107,18 +107,28 @@ case_slow() {
 }
 
 case_hang() {
-  local before
+  local before from_origin reader
   fill_cache "${FILES[@]}"
   stop_mount "$mnt"
   mount_cached
-  # Each request of the disk takes 12 s. What the origin has must not take as long.
+  # Each request of the disk takes 12 s. Who reads from it when that begins waits for it: the disk writes into the memory of
+  # his reply. Whoever comes later must not wait.
   faults delay_ms=12000
+  before=$SECONDS
+  cmp "$source_dir/big-1" "$mnt/big-1" &
+  reader=$!
+  wait_for 8 "a disk that hangs is not used" status_is "disk['state']" down
+  from_origin=$(served origin)
+  timeout 8 cmp "$source_dir/big-2" "$mnt/big-2" || fail "a file of which all is on the hanging disk: exit $?"
+  (($(served origin) >= from_origin + 24 * 1048576)) || fail "where do the bytes come from?"
+  say "$((SECONDS - before)) s after the disk began to hang, what is on it had come from the origin"
   before=$SECONDS
   timeout 10 cmp "$source_dir/extra-$extra_next" "$mnt/extra-$extra_next" ||
     fail "a file that is not on the hanging disk: exit $?"
   extra_next=$((extra_next + 1))
   say "a file that is not on the disk took $((SECONDS - before)) s"
   faults
+  wait "$reader" || fail "the reader that waited for the disk: exit $?"
   compare "${FILES[@]}"
   recovers
 }

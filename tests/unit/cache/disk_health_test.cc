@@ -46,7 +46,7 @@ TEST_CASE("two good probes in a row bring a disk back, and none while it stands 
   health.on_probe(false, EIO, 14 * second);
   health.on_probe(true, 0, 16 * second);
   CHECK(health.state() == DiskState::degraded);
-  health.on_stuck("a read", 17 * second);
+  health.on_stuck("a read did not end", 17 * second);
   CHECK(health.state() == DiskState::down);
   health.on_probe(true, 0, 19 * second);
   health.on_probe(true, 0, 21 * second);

@@ -174,6 +174,29 @@ TEST_CASE("a disk whose reads fail is not found until it is well again") {
   CHECK(rig.tier->stats(0).state == DiskState::ok);
 }
 
+TEST_CASE("after a second without the end of a read the disk gets no new ones; each end begins the second anew") {
+  TierRig rig;
+  rig.open();
+  REQUIRE(rig.write_object(1, 5 * MiB));
+  rig.until([&] { return rig.view(1).whole_verified; });
+  constexpr uint64_t ms = 1'000'000;
+  const uint64_t begin_ns = rig.reactor->now_ns();
+  const unsigned first = rig.tier->reads().enter(0, 0);
+  const unsigned second = rig.tier->reads().enter(1, 0);
+  rig.tier->watch(begin_ns);
+  rig.tier->watch(begin_ns + 950 * ms);
+  CHECK(rig.known(1));
+  rig.tier->reads().leave(1, 0, second);
+  rig.tier->watch(begin_ns + 1050 * ms);
+  CHECK(rig.known(1));
+  rig.tier->watch(begin_ns + 2100 * ms);
+  CHECK(rig.tier->stats(0).state == DiskState::down);
+  CHECK(!rig.known(1));
+  CHECK(rig.tier->disk_for(id_of(2)) == -1);
+  rig.tier->reads().leave(0, 0, first);
+  rig.until([&] { return rig.known(1); });
+}
+
 TEST_CASE("a read that never ends takes the disk down, until it ends") {
   TierRig rig;
   rig.open();
