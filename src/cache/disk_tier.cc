@@ -168,6 +168,7 @@ Result<void> DiskTier::open(const Options& options, std::string* message_out) {
   }
   DiskShared& shared = impl_->shared;
   shared.cache = options.cache;
+  shared.quota = options.quota;
   shared.scrub_bytes_per_s = std::max<uint64_t>(1, options.scrub_bytes_per_s);
   shared.scrub_delay_ns = options.scrub_delay_ns;
   shared.scrub_pause_ns = options.scrub_pause_ns;

@@ -61,6 +61,7 @@ class DiskTier {
     CacheConfig cache;  // disks, chunk_bytes, ttl, budget, verify, eviction, admission
     disk_format::Uuid node;
     uint64_t memory_bytes = 0;  // for the index and eviction; 0: memory_wanted()
+    Amount quota;               // the most of all disks; none: what the disks' own sizes allow
     // The scrubber's rate, when it begins, and how long it rests when it has read everything.
     uint64_t scrub_bytes_per_s = 16 * limits::MiB;
     uint64_t scrub_delay_ns = uint64_t{60} * 1'000'000'000;

@@ -60,8 +60,13 @@ void DiskUnit::keep_spent() {
   kept_spent_ = spent;
 }
 
-// Two limits, the lower one counts: what the configuration gives the cache, and what keeps the filesystem below its high
-// watermark whatever else lies on it.
+// This disk's part of an amount for all: bytes are divided evenly, a share is the same of each.
+uint64_t DiskUnit::part_of(const Amount& amount, uint64_t total) const {
+  return amount.is_share ? amount.resolve(total) : amount.bytes / shared.cache.disks.size();
+}
+
+// Limits, of which the lowest counts: what the configuration gives the cache, less what only the content store may take;
+// the quota; and what keeps the filesystem below its high watermark whatever else lies on it.
 Result<void> DiskUnit::measure() {
   struct statvfs status;
   if (fstatvfs(directory.root_fd(), &status) != 0) return fail(Code::io, errno);
@@ -71,7 +76,9 @@ Result<void> DiskUnit::measure() {
   const auto to_stay_free = static_cast<uint64_t>(static_cast<double>(total) * (1 - config.high_watermark));
   const uint64_t taken = space->used_bytes();
   const uint64_t by_filesystem = taken + available > to_stay_free ? taken + available - to_stay_free : 0;
-  const uint64_t limit = std::min(config.size.resolve(total), by_filesystem);
+  const uint64_t size = config.size.resolve(total);
+  uint64_t limit = std::min(size - std::min(size, part_of(shared.cache.blobs_reserved, total)), by_filesystem);
+  if (shared.quota != Amount()) limit = std::min(limit, part_of(shared.quota, total));
   if (limit != space->limit_bytes()) space->set_limit(limit);
   return {};
 }

@@ -23,6 +23,7 @@ class DiskVerifier;
 
 struct DiskShared {
   CacheConfig cache;
+  Amount quota;
   disk_format::Uuid boot;
   uint64_t scrub_bytes_per_s = 0;
   uint64_t scrub_delay_ns = 0;
@@ -82,6 +83,8 @@ struct DiskUnit {
   Result<void> measure();
 
  private:
+  uint64_t part_of(const Amount& amount, uint64_t total) const;
+
   DiskSpace::Spent kept_spent_;
 };
 

@@ -129,6 +129,32 @@ TEST_CASE("part of a large object leaves by punching, and the rest is still righ
   rig.tier->release(*file);
 }
 
+TEST_CASE("of what a disk gives the cache, the quota and what is kept for the content store are limits, too") {
+  TierRig rig;
+  rig.options.cache.disks[0].size = {.bytes = 64 * MiB};
+  const auto limit = [&rig] {
+    rig.open();
+    const uint64_t bytes = rig.tier->stats(0).limit_bytes;
+    rig.close();
+    return bytes;
+  };
+  CHECK(limit() == 64 * MiB);
+  rig.options.cache.blobs_reserved = {.bytes = 16 * MiB};
+  CHECK(limit() == 48 * MiB);
+  rig.options.quota = {.bytes = 56 * MiB};
+  CHECK(limit() == 48 * MiB);
+  rig.options.quota = {.bytes = 32 * MiB};
+  CHECK(limit() == 32 * MiB);
+  // Divided among disks.
+  rig.options.cache.disks.push_back(rig.options.cache.disks[0]);
+  rig.options.cache.disks[1].path = rig.folder / "cache2";
+  CHECK(limit() == 16 * MiB);
+  rig.options.quota = {};
+  CHECK(limit() == 56 * MiB);
+  rig.options.cache.blobs_reserved = {.bytes = 1024 * MiB};
+  CHECK(limit() == 0);
+}
+
 TEST_CASE("a write that cannot fit is refused and counted, and its reservation given back") {
   TierRig rig;
   rig.options.cache.disks[0].size = {.bytes = 16 * MiB};
