@@ -2,7 +2,7 @@
 //   Owner     a Volume (serve/)
 //   Thread    begin_* from any core; the call's on_done runs on that same core, in a later turn or the same one
 //   Lifetime  calls are owned by the caller and live until on_done; stop() makes those in flight end early where it can
-//   Limits    connections_max reads in flight per origin are the caller's to keep
+//   Limits    origin.connections is the origin's to keep, over all cores, where it says so; else the caller's
 //   Names     a key is a path relative to the volume's root, "" the root, parts joined by '/', no part empty, "." or "..":
 //             bytes, not text. An origin never leaves its root whatever the key says.
 //   Versions  FileInfo::version names one immutable version of one file. A read that finds another version than it was
@@ -148,6 +148,8 @@ class Origin {
   virtual void stop() = 0;
   virtual bool join(unsigned patience_ms) = 0;
 
+  // What is begun beyond origin.connections waits in the origin, what readers wait for first.
+  virtual bool keeps_connections_max() const { return false; }
   const OriginCounters& counters() const { return counters_; }
 
  protected:

@@ -87,6 +87,7 @@ class RemoteOrigin : public Origin {
   void close(Reactor& home, int fd) override;
   void stop() override;
   bool join(unsigned patience_ms) override;
+  bool keeps_connections_max() const override { return true; }
 
  protected:
   // Asks; ends with end_look.

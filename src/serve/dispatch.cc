@@ -19,8 +19,10 @@ constexpr unsigned drop_jobs_max = 16;
 // Opens that wait for a backing file; beyond these an open is page-cached.
 constexpr unsigned armings_max = 64;
 
-// Reads in flight at the origin on each core; the rest queue. A hung file server may hold as many io_uring workers.
+// Reads in flight at the origin on each core; the rest queue. A hung file server may hold as many io_uring workers. Where the
+// origin keeps the limit itself, one busy core may have all of it.
 unsigned running_max(const VolumeServer::Options& options) {
+  if (options.volume->origin->keeps_connections_max()) return options.volume->origin_config.connections;
   const unsigned share = options.volume->origin_config.connections / options.cores;
   return share < 4 ? 4 : share;
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A range of many blocks on its way from the origin: who wants its first blocks has them as soon as they came, and asks for
-# nothing again; the last block waits for the rest. A connection that breaks behind them goes on behind them.
+# nothing again; the last block waits for the rest. A connection that breaks behind them goes on behind them. And one core may
+# have all connections.
 TEST_DEADLINE_S=120
 source "$(dirname -- "$0")/lib.sh"
 source "$(dirname -- "$0")/remote_lib.sh"
@@ -47,9 +48,32 @@ check_ending() {
   stop_mount "$mnt"
 }
 
+# Readers on one CPU, so at one core, may have all connections of the origin.
+check_connections() {
+  local number readers=()
+  faults ""
+  start_mount s3://blobs "$mnt" "${PROXIED[@]}" -o origin.connections=12
+  stat "$mnt/object" >"$MOUNT_TMP/output"
+  faults "stall=1"
+  for ((number = 0; number < 20; ++number)); do
+    taskset -c 0 dd if="$mnt/object" of="$MOUNT_TMP/part-$number" bs=64K count=1 skip=$((number * 4)) iflag=direct \
+      status=none &
+    readers+=($!)
+  done
+  wait_for 20 "twelve requests at a time" is_count stalled 12
+  tell_proxy go
+  for number in "${!readers[@]}"; do
+    wait "${readers[number]}" || fail "reader $number"
+    expect_part "part-$number" 64K 1 $((number * 4))
+  done
+  [[ $(count ranges) == 20 && $(count repeated) == 0 ]] || fail "$(count ranges) ranges, $(count repeated) again"
+  stop_mount "$mnt"
+}
+
 check() {
   check_ending go 1
   check_ending break 2
+  check_connections
 }
 
 start_s3
