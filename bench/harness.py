@@ -24,7 +24,7 @@ MIB = 1 << 20
 TRACING = "/sys/kernel/tracing"
 URING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
 PACKAGES = {"fio": "fio", "perf": "linux-perf", "gcc": "gcc", "meson": "meson", "ninja": "ninja-build",
-            "pkg-config": "pkgconf", "mkfs.ext4": "e2fsprogs"}
+            "pkg-config": "pkgconf", "mkfs.ext4": "e2fsprogs", "curl": "curl"}
 PASSTHROUGH_SOURCE = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c"
 
 

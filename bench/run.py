@@ -21,6 +21,7 @@ import epochs
 import eviction
 import harness
 import metadata
+import origins
 import reads
 import report
 import scaling
@@ -39,6 +40,8 @@ BENCHES = {
     "P6": ("system calls of the daemon in steady state", costs.system_calls),
     "P7": ("allocations of the daemon on hits", costs.allocations),
     "P8": ("acquire and release of a buffer", costs.buffer_pool),
+    "P9": ("cold sequential reads from a web server, near and far, against 16 parallel curl ranges", origins.sequential),
+    "P10": ("cold 4 KiB random reads from a web server against curl ranges", origins.random_reads),
     "P12": ("epochs over 100,000 small files against the tree on the raw disk", epochs.small_files),
     "P15": ("start with 1,000,000 cached chunks, and the memory of their index", start.warm_start),
     "P16": ("what the daemons of all the others held of their memory limit", None),
@@ -54,7 +57,7 @@ def parse_arguments():
     parser.add_argument("--pairs", type=int, default=5, help="pairs of ours and the baseline (5)")
     parser.add_argument("--seconds", type=int, default=3, help="length of one timed turn (3)")
     parser.add_argument("--scale", type=float, default=1, help="share of the full number of files, chunks and bytes in P1, P2, "
-                        "P12, P15, P20 (1); to try them, not for results")
+                        "P9, P12, P15, P20 (1); to try them, not for results")
     parser.add_argument("--json", metavar="FILE", help="also write the figures of this run to FILE")
     parser.add_argument("--results", action="store_true", help="renew results.json and RESULTS.md beside this program")
     parser.add_argument("--blobcache", metavar="PATH", help="the binary to measure; a release build of this tree without")
