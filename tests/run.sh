@@ -39,9 +39,13 @@ build_dir=${build_dir:-build/$name}
 run_dir=''
 mark=''
 child=0
+uring_switch=/sys/module/fuse/parameters/enable_uring
+uring_before=''
 
 # Ends what this run started and removes its folder; prints what a test had left. Returns 1 when there was something.
 clean_up() {
+  [[ -z $uring_before ]] || echo "$uring_before" >"$uring_switch"
+  uring_before=''
   [[ -n $run_dir ]] || return 0
   python3 "$root/tests/harness/leftovers.py" "$run_dir" "$mark"
   local status=$?
@@ -123,6 +127,9 @@ export TMPDIR=$run_dir BLOBTEST_RUN=$mark BLOBTEST_LONG=$long PYTHONDONTWRITEBYT
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+
+# On for the whole run: tests that mount run side by side, and none may switch it off under another.
+if [[ -w $uring_switch && $(<"$uring_switch") == N ]] && echo Y >"$uring_switch" 2>/dev/null; then uring_before=N; fi
 
 log=$build_dir/meson-logs/testlog.json
 rm -f "$log"
