@@ -29,6 +29,9 @@ WARM_SHAPES = [
 DEEP_SHAPES = [
     ("1 MiB sequential QD16", "GB/s", ["--rw=read", "--bs=1m", "--ioengine=io_uring", "--iodepth=16"]),
     ("4 KiB random QD32", "K reads/s", ["--rw=randread", "--bs=4k", "--ioengine=io_uring", "--iodepth=32"]),
+    # A FUSE queue belongs to the reader's CPU: one reader has one core of ours, and shares the CPU with it.
+    ("4 KiB random, 2 readers of QD16", "K reads/s", ["--rw=randread", "--bs=4k", "--ioengine=io_uring", "--iodepth=16",
+                                                      "--numjobs=2", "--group_reporting"]),
 ]
 # L0 as small as the plan allows, so that nothing comes from it.
 MEMORY_SMALL = "256MiB"
