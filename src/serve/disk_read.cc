@@ -94,6 +94,7 @@ void VolumeServer::begin_disk_read(Request& request, const DiskFile& file, const
   read.bytes_wanted = direct.full ? direct.at.bytes : read.range.bytes;
   ++tasks_running_;
   ++disk_reads_running_;
+  if (prefetcher_ != nullptr) prefetcher_->on_disk_depth(disk_reads_running_);
   reactor().reserve(read.linked ? 2 : 1);
   Sqe& sqe = reactor().prepare(read);
   if (options_.registered_buffers && slot.buffer_index != fuse::no_buffer) {

@@ -274,6 +274,7 @@ void VolumeServer::release(Request& request) {
   if (handle != nullptr) close_mode(*handle);
   reply(request, 0);
   if (handle != nullptr) release_handle(*handle);
+  if (prefetcher_ != nullptr) prefetcher_->pump();
 }
 
 // The kernel has ended its own count of the open before it sends RELEASE.

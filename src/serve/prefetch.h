@@ -11,6 +11,7 @@
 //   Invariant what is wanted claims no block before its load begins: a demand read never waits behind it
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -171,7 +172,11 @@ class Prefetcher {
   // Whether a part of the range is being fetched by a piece: to be waited for rather than read once more.
   bool fetches(const Handle& handle, ReadRange range) const;
   void on_hit(Handle& handle, ReadRange range);
-  void on_disk_hit(Handle& handle, ReadRange range);                // read past the memory
+  void on_disk_hit(Handle& handle, ReadRange range);  // read past the memory
+  // So many reads of users are at the disks just now.
+  void on_disk_depth(unsigned reads) {
+    disk_depth_ = std::max(reads * depth_unit, disk_depth_ - disk_depth_ / depth_unit);
+  }
   void on_miss(Handle& handle, ReadRange range, const Plan& plan);  // planned
   void on_release(Handle& handle);
   // Begins what is wanted, as far as there is room. After the reply.
@@ -235,7 +240,9 @@ class Prefetcher {
   unsigned loads_ = 0;
   List<Load> held_;  // from disk, to go out together
   unsigned chains_ = 2;
-  bool disk_turn_ = false;  // so few are at the disk that a whole batch may follow
+  static constexpr unsigned depth_unit = 16;
+  unsigned disk_depth_ = 0;  // how deep readers keep the disks, in 1/16; a peak fades over some ten reads
+  bool disk_turn_ = false;   // so few are at the disk that a whole batch may follow
   bool beginning_ = false;
   bool closed_ = false;
   struct Retry : Timer {

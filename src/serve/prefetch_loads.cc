@@ -193,9 +193,15 @@ Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
   WindowRange front;
   if (!file.front(&front, server_.reactor().now_ns())) return Step::nothing;
   const Next next = next_of(file.handle, front);
-  if (!has_room(next)) return Step::full;
+  const bool useless = !next.at_origin && disk_depth_ >= reader_depth_max * depth_unit;
+  if (!useless && !has_room(next)) return Step::full;
   WindowRange piece;
   if (!file.take(front, next.bytes, &piece)) return Step::begun;  // another core changed it: look again
+  if (useless) {
+    file.on_dropped(piece, piece.range);
+    file.on_landed(piece);
+    return Step::begun;
+  }
   return begin(file, piece, next);
 }
 
@@ -237,7 +243,7 @@ bool Prefetcher::has_room(const Next& next) const {
   if (pieces_.free_count() == 0) return false;
   if (loads_ + Plan::spans_max > loads_max(limits_)) return false;
   if (!next.at_origin) {
-    return disk_turn_ && at_disk_ < limits_.disk_loads && server_.disk_reads_running_ < reader_depth_max;
+    return disk_turn_ && at_disk_ < limits_.disk_loads;
   }
   return at_origin_ == 0 || server_.volume().prefetch_at_origin.load(std::memory_order_relaxed) < limits_.origin_loads;
 }
