@@ -3,6 +3,7 @@
 //   per core     ring: SQ 1024 x 128 B, CQ 8192 x 16 B, tables            about 0.4 MiB of kernel memory
 //                requests: slots x (8 KiB task stack + plan)               about 0.3 MiB for 32 slots
 //   per volume   entries: queues x entries x (4 KiB + max_request)
+//   per origin   over HTTP: 12 MiB, 256 KiB a transfer, 50 KiB for TLS a connection
 //   per disk     index: an eighth of the limit at most, whatever would be best for the disk's size
 //                each core stages two writes of small objects; a keeper and a verifier have 8 MiB together
 //                and keeps account of 512 waiting writes
@@ -26,6 +27,7 @@
 #include "cache/memory_tier.h"
 #include "fuse/inodes.h"
 #include "fuse/session.h"
+#include "origin/open.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::node {
@@ -160,9 +162,13 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   plan.inodes_bytes = std::max<uint64_t>(plan.limit_bytes / 16, uint64_t{volumes} * inodes_min * node_bytes);
   plan.inodes_max = static_cast<uint32_t>(plan.inodes_bytes / volumes / node_bytes);
 
+  for (const VolumeConfig& volume : config.volumes) {
+    plan.origins_bytes += origin_memory_bytes(volume, config.origin, plan.cores);
+  }
   plan_disks(config, machine, plan);
   const uint64_t disks = plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes;
-  const uint64_t fixed = plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + disks;
+  const uint64_t fixed =
+      plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + plan.origins_bytes + disks;
   const uint64_t rest = plan.limit_bytes > fixed ? plan.limit_bytes - fixed : 0;
   const uint64_t usable = rest > limits::huge_page_bytes ? rest - limits::huge_page_bytes : 0;
   const uint64_t arena = usable / (limits::block_bytes + frame_descriptor_bytes) * limits::block_bytes;
@@ -170,10 +176,11 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   plan.descriptors_bytes = plan.arena_bytes > 0 ? MemoryTier::metadata_bytes(plan.arena_bytes) : 0;
   if (plan.arena_bytes < arena_bytes_min) {
     *message_out = fmt::format(
-        "memory.limit = {} is too small: {} are fixed (requests {}, inodes {}, disk tier {}, program and rings {}) and "
+        "memory.limit = {} is too small: {} are fixed (requests {}, inodes {}, disk tier {}, origins {}, program and "
+        "rings {}) and "
         "the memory tier needs {}; give at least {}",
         format_bytes_short(plan.limit_bytes), format_bytes_short(fixed), format_bytes_short(plan.entries_bytes),
-        format_bytes_short(plan.inodes_bytes), format_bytes_short(disks),
+        format_bytes_short(plan.inodes_bytes), format_bytes_short(disks), format_bytes_short(plan.origins_bytes),
         format_bytes_short(plan.base_bytes + plan.kernel_bytes), format_bytes_short(arena_bytes_min),
         format_bytes_short((fixed + arena_bytes_min) * 5 / 4));
     return fail(Code::full);
@@ -193,6 +200,7 @@ std::string describe(const Plan& plan) {
               fmt::format("{} queues x {} entries x {}", plan.entries.queues, plan.entries.entries_per_queue,
                           format_bytes_short(plan.entries.payload_bytes)));
   text += row("inodes", plan.inodes_bytes, fmt::format("at most {} a volume", plan.inodes_max));
+  if (plan.origins_bytes > 0) text += row("origins", plan.origins_bytes, "connections, names");
   if (plan.disk_staging_bytes > 0) {
     text += row("disk index", plan.disk_index_bytes, "at most");
     text += row("disk staging", plan.disk_staging_bytes,

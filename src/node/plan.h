@@ -33,6 +33,7 @@ struct Plan {
   uint64_t inodes_bytes = 0;             // grows into this, all volumes
   uint32_t inodes_max = 0;               // each volume
   uint64_t kernel_bytes = 0;             // rings
+  uint64_t origins_bytes = 0;            // connections, their buffers, names; all volumes
   uint64_t descriptors_bytes = 0;        // of L0 frames
   uint64_t disk_index_bytes = 0;         // index and eviction
   uint64_t disk_staging_core_bytes = 0;  // of each core's writer

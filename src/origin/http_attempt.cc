@@ -20,7 +20,6 @@
 namespace blobcache {
 namespace {
 
-constexpr long receive_buffer_bytes = 256 * limits::KiB;
 constexpr size_t said_bytes_max = 16 * limits::KiB;  // kept of an answer that is an error
 constexpr long redirects_max = 5;
 constexpr size_t header_bytes_max = 4 * limits::KiB;
@@ -94,7 +93,7 @@ Result<void> HttpClient::set_up(HttpRequest& request) {
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &HttpClient::on_body);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, &request);
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request.curl_says);
-  curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, receive_buffer_bytes);
+  curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, static_cast<long>(http_receive_buffer_bytes));
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, request.may_follow ? 1L : 0L);

@@ -21,6 +21,7 @@
 
 #include <curl/curl.h>
 
+#include "base/limits.h"
 #include "base/list.h"
 #include "base/result.h"
 #include "origin/curl_loop.h"
@@ -30,6 +31,9 @@
 namespace blobcache {
 
 struct HttpRequest;
+
+// libcurl's, of each transfer.
+inline constexpr size_t http_receive_buffer_bytes = 256 * limits::KiB;
 
 // What came before the body, of the last answer in a row of redirects.
 struct HttpHead {

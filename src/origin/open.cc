@@ -5,12 +5,33 @@
 
 #include <fmt/format.h>
 
+#include "base/limits.h"
 #include "origin/http.h"
+#include "origin/http_client.h"
 #include "origin/http_text.h"
 #include "origin/posix.h"
 #include "origin/s3.h"
 
 namespace blobcache {
+namespace {
+
+constexpr uint64_t libraries_bytes = 4 * limits::MiB;         // libcurl's, libcrypto's and listings' heap
+constexpr uint64_t names_bytes = 8 * limits::MiB;             // RemoteOrigin's cache of names
+constexpr uint64_t kept_connection_bytes = 50 * limits::KiB;  // TLS's state of one, seen with OpenSSL 3.0
+
+bool is_remote(std::string_view source) {
+  return source.starts_with("s3://") || source.starts_with("http://") || source.starts_with("https://");
+}
+
+}  // namespace
+
+uint64_t origin_memory_bytes(const VolumeConfig& volume, const OriginConfig& origin, unsigned cores) {
+  if (!is_remote(volume.source)) return 0;
+  // Transfers are counted over all cores, and each may have one more; connections are kept by core.
+  const uint64_t transfers = origin.connections + cores - 1;
+  const uint64_t kept = uint64_t{origin.connections} * cores;
+  return libraries_bytes + names_bytes + transfers * http_receive_buffer_bytes + kept * kept_connection_bytes;
+}
 
 Result<std::unique_ptr<Origin>> open_origin(const VolumeConfig& volume, const OriginConfig& origin, std::string* why) {
   const std::string_view source = volume.source;

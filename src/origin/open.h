@@ -13,4 +13,7 @@ namespace blobcache {
 // *why is one sentence for the operator: cause and remedy.
 Result<std::unique_ptr<Origin>> open_origin(const VolumeConfig& volume, const OriginConfig& origin, std::string* why);
 
+// What such an origin may take beside the memory of its callers, for the memory plan.
+uint64_t origin_memory_bytes(const VolumeConfig& volume, const OriginConfig& origin, unsigned cores);
+
 }  // namespace blobcache

@@ -8,21 +8,6 @@ source "$(dirname -- "$0")/remote_lib.sh"
 mnt=$MOUNT_TMP/mnt
 tree=$MOUNT_TMP/tree
 
-# Without its service being started, where the machine has none that must not be.
-install_nginx() {
-  command -v nginx >/dev/null && return 0
-  local policy=/usr/sbin/policy-rc.d made=0
-  command -v apt-get >/dev/null || nothing_tested "HTTP" "nginx is not installed"
-  if [[ ! -e $policy ]]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    made=1
-  fi
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light >/dev/null 2>&1 || true
-  ((made == 0)) || rm -f "$policy"
-  command -v nginx >/dev/null || nothing_tested "HTTP" "nginx could not be installed"
-}
-
 start_nginx() {
   JSON_PORT=$(free_port)
   HTML_PORT=$(free_port)

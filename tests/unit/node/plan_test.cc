@@ -32,7 +32,8 @@ Config config_of(const char* limit) {
 
 uint64_t total(const Plan& plan) {
   return plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + plan.descriptors_bytes +
-         plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes + plan.arena_bytes;
+         plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes + plan.origins_bytes +
+         plan.arena_bytes;
 }
 
 Config with_disk(Config config) {
@@ -108,6 +109,24 @@ TEST_CASE(
   CHECK(look_at_machine(config).disk_bytes < whole);
   REQUIRE(!set_config_option(config, "cache.disk.size=1MiB"));
   CHECK(look_at_machine(config).disk_bytes == MiB);
+}
+
+TEST_CASE("plan: connections to a web server are within the limit, those to a directory cost nothing") {
+  std::string message;
+  const Machine machine = machine_of(8, 64 * GiB);
+  const Result<Plan> directory = make_plan(config_of("1GiB"), machine, &message);
+  Config config = config_of("1GiB");
+  REQUIRE(!set_config_option(config, "volume.source=s3://bucket"));
+  const Result<Plan> few = make_plan(config, machine, &message);
+  REQUIRE(!set_config_option(config, "origin.connections=512"));
+  const Result<Plan> many = make_plan(config, machine, &message);
+  REQUIRE((directory && few && many));
+  CHECK(directory->origins_bytes == 0);
+  CHECK(few->origins_bytes >= 16 * 256 * limits::KiB);
+  CHECK(many->origins_bytes >= 512 * 256 * limits::KiB);
+  for (const Result<Plan>* plan : {&directory, &few, &many}) CHECK(total(**plan) <= (*plan)->limit_bytes);
+  CHECK(many->arena_bytes < few->arena_bytes);
+  CHECK(describe(*few).find("origins") != std::string::npos);
 }
 
 TEST_CASE("plan: a limit too small is refused with what to give") {

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# 64 files of 1 GiB read cold at once from a web server: the daemon keeps to its memory (VmHWM and huge pages within 1.05 of
+# --memory), and no byte is wrong. The files are sparse, and each reader stops after READ_MIB.
+TEST_DEADLINE_S=170
+source "$(dirname -- "$0")/lib.sh"
+source "$(dirname -- "$0")/remote_lib.sh"
+
+mnt=$MOUNT_TMP/mnt
+tree=$MOUNT_TMP/tree
+limit_mib=320
+READ_MIB=${READ_MIB:-24}
+MOUNT_MEMORY=${limit_mib}MiB
+
+start_nginx() {
+  local port
+  port=$(free_port)
+  mkdir -p "$MOUNT_TMP/nginx"
+  chmod 755 "$MOUNT_TMP" "$tree"
+  cat >"$MOUNT_TMP/nginx/conf" <<CONF
+user root;
+worker_processes 1;
+daemon off;
+pid $MOUNT_TMP/nginx/pid;
+error_log $MOUNT_TMP/nginx/error;
+events { worker_connections 256; }
+http {
+  access_log off;
+  sendfile on;
+  client_body_temp_path $MOUNT_TMP/nginx/body;
+  proxy_temp_path $MOUNT_TMP/nginx/proxy;
+  fastcgi_temp_path $MOUNT_TMP/nginx/fastcgi;
+  uwsgi_temp_path $MOUNT_TMP/nginx/uwsgi;
+  scgi_temp_path $MOUNT_TMP/nginx/scgi;
+  server { listen 127.0.0.1:$port; root $tree; autoindex on; autoindex_format json; }
+}
+CONF
+  nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
+  NGINX_PID=$!
+  trap 'kill "$NGINX_PID" 2>/dev/null; wait "$NGINX_PID"' EXIT
+  URL=http://127.0.0.1:$port/
+  wait_for 20 "nginx" curl -fsS --noproxy '*' -o /dev/null "$URL"
+}
+
+# The number of the file at every 16 MiB, so that a byte of another file or place shows.
+make_tree() {
+  "$PYTHON" - "$tree" <<'PYTHON'
+import os, sys
+os.makedirs(sys.argv[1])
+for number in range(64):
+    path = os.path.join(sys.argv[1], str(number))
+    with open(path, "wb") as file:
+        for offset in range(0, 1 << 30, 16 << 20):
+            file.seek(offset)
+            file.write(b"%d at %d" % (number, offset))
+        file.truncate(1 << 30)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+PYTHON
+}
+
+peak_kib() {
+  awk '/^(VmHWM|HugetlbPages):/ { sum += $2 } END { print sum }' "/proc/$DAEMON_PID/status"
+}
+
+check() {
+  local number readers=() peak
+  start_mount "$URL" "$mnt"
+  for ((number = 0; number < 64; ++number)); do
+    cmp -n $((READ_MIB << 20)) "$tree/$number" "$mnt/$number" &
+    readers+=($!)
+  done
+  for number in "${!readers[@]}"; do wait "${readers[number]}" || fail "file $number has wrong bytes"; done
+  peak=$(peak_kib)
+  say "peak $((peak / 1024)) MiB of $limit_mib MiB"
+  if ((MOUNT_TIME_FACTOR > 1)); then
+    not_tested "the peak of memory" "a sanitizer's own memory counts in it"
+    peak=0
+  fi
+  ((peak <= limit_mib * 1024 * 105 / 100)) || fail "the daemon used $peak KiB of $limit_mib MiB"
+  stop_mount "$mnt"
+}
+
+install_nginx
+make_tree
+start_nginx
+mkdir -p "$mnt"
+with_each_transport check
