@@ -91,6 +91,7 @@ struct S3Config {
   std::string region;
   Addressing addressing{};
   std::string credentials;
+  bool requester_pays = false;
   std::string ca_file;
 };
 

@@ -237,6 +237,8 @@ constexpr std::array keys{
         "volume.s3.credentials", "auto", "auto or file",
         "auto: environment, then ~/.aws, then the instance's role; otherwise a file in the form of ~/.aws/credentials",
         secret),
+    flag<&V::s3, &S3Config::requester_pays>("volume.s3.requester_pays", "false",
+                                            "agree to pay for requests to a bucket whose owner asks for it"),
     text<&V::s3, &S3Config::ca_file>("volume.s3.ca_file", "", "file", "certificates to trust; empty: the system's"),
 
     count<&C::origin, &OriginConfig::connections>("origin.connections", "16", "1-1024",

@@ -209,6 +209,8 @@ Result<void> S3Origin::authorize(const HttpRequest& request, std::vector<std::st
     if (must_refresh_ || left_s <= 0) return fail(Code::again, EAGAIN);
     credentials = credentials_;
   }
+  // Signed with the rest.
+  if (options().volume.s3.requester_pays) headers.push_back("x-amz-request-payer: requester");
   if (credentials.access_key.empty()) return {};
   sign_request({.verb = request.verb == HttpVerb::head ? "HEAD" : "GET",
                 .host = place_.host(),

@@ -29,6 +29,7 @@ class Bucket {
  public:
   std::map<std::string, std::string> objects;  // key -> content
   unsigned page_keys_max = 1000;
+  bool requester_pays = false;
   bool may_list = true;
   std::atomic<unsigned> listings{0};
   std::atomic<unsigned> heads{0};
@@ -38,6 +39,9 @@ class Bucket {
   }
 
   ServerReply answer(const ServerRequest& request) {
+    if (requester_pays && request.header("x-amz-request-payer") != "requester") {
+      return reply_with("403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>");
+    }
     const size_t question = request.target.find('?');
     const std::string path = *percent_decode(request.target.substr(0, question));
     if (path == "/b" && question != std::string::npos) return list(request.target.substr(question + 1));
@@ -105,12 +109,13 @@ class Bucket {
 
 class Mounted {
  public:
-  explicit Mounted(Bucket& bucket, const std::string& prefix = "", uint64_t revalidate_ns = 0)
+  explicit Mounted(Bucket& bucket, const std::string& prefix = "", uint64_t revalidate_ns = 0, bool pays = false)
       : server([&bucket](const ServerRequest& request) { return bucket.answer(request); }), reactor(make_reactor()) {
     VolumeConfig volume;
     volume.source = "s3://b/" + prefix;
     volume.s3.endpoint = server.url();
     volume.s3.credentials = "anonymous";
+    volume.s3.requester_pays = pays;
     volume.revalidate_ns = revalidate_ns;
     OriginConfig config = Config().origin;
     config.retries = 1;
@@ -323,6 +328,18 @@ TEST_CASE("reads give the bytes of the version asked for, or stale") {
   Waited<ReadCall> deleted;
   read(deleted);
   CHECK(deleted.error.code == Code::stale);
+}
+
+TEST_CASE("a bucket whose requester pays is read by who agrees to pay") {
+  Bucket bucket;
+  bucket.requester_pays = true;
+  bucket.objects["f"] = "content";
+  Mounted refused(bucket);
+  CHECK(refused.origin == nullptr);
+  CHECK(refused.why.find("denies") != std::string::npos);
+  Mounted mounted(bucket, "", 0, true);
+  REQUIRE(mounted.origin != nullptr);
+  CHECK(mounted.lookup("f").info.attributes.size == 7);
 }
 
 TEST_CASE("who may not list still reads what he can name") {
