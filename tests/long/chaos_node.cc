@@ -20,7 +20,8 @@ constexpr unsigned answer_turns_max = 3;
 constexpr unsigned stop_ms = 30'000;
 constexpr uint64_t idle_ns = 30'000'000'000;
 
-Memory take_memory(size_t bytes) {
+Memory take_memory(size_t bytes_wanted) {
+  const size_t bytes = (bytes_wanted + limits::huge_page_bytes - 1) / limits::huge_page_bytes * limits::huge_page_bytes;
   auto* memory = static_cast<std::byte*>(std::aligned_alloc(limits::huge_page_bytes, bytes));
   BC_ASSERT(memory != nullptr);
   madvise(memory, bytes, MADV_HUGEPAGE);  // small pages are taken one fault at a time, by thousands of nodes
