@@ -214,6 +214,8 @@ void DiskWriter::write_packed(const ObjectId& id, uint64_t object_bytes) {
 }
 
 // A step that was asked for and finds nothing to do counts too: its timer is the writer's.
+bool DiskWriter::crowded() const { return impl_->held_bytes > impl_->options.held_bytes_max / 2; }
+
 bool DiskWriter::idle() const {
   return impl_->writes.free_count() == writes_max && impl_->packer.idle() && !impl_->step_timer.armed();
 }

@@ -55,6 +55,8 @@ class DiskWriter {
                     uint64_t damaged = 0);
   // A packed object of which a load has just ended (after finish_load): written if all of it is in memory.
   void write_packed(const ObjectId& id, uint64_t object_bytes);
+  // Half of the frames that may be held wait for their write: what nobody reads yet had better come later than be shed.
+  bool crowded() const;
   // Nothing is in flight or staged.
   bool idle() const;
   // Writes what is staged now, and ends the segments when that is done; for the end. Within a turn, or after the last.

@@ -13,6 +13,8 @@
 // eighth of the connections free. A reader that keeps several reads at the disks needs nobody to read ahead of him. Chunk frames can be short for a turn (those just evicted are free in the next): the piece
 // goes back and a timer comes again, a few times.
 //
+// Nothing is fetched from the origin while the disk writer is behind: what comes faster than it is written would be shed.
+//
 // A piece that fails is no error of anybody: its blocks are absent, and the reader who wants them asks again.
 #include <algorithm>
 #include <array>
@@ -195,6 +197,10 @@ Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
   const Next next = next_of(file.handle, front);
   const bool useless = !next.at_origin && disk_depth_ >= reader_depth_max * depth_unit;
   if (!useless && !has_room(next)) return Step::full;
+  if (next.at_origin && server_.options_.writer != nullptr && server_.options_.writer->crowded()) {
+    retry_soon();
+    return Step::full;
+  }
   WindowRange piece;
   if (!file.take(front, next.bytes, &piece)) return Step::begun;  // another core changed it: look again
   if (useless) {

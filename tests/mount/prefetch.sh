@@ -37,14 +37,14 @@ stops_midway() {
   local read=$((40 * MIB)) fetched
   start_mount "$source_dir" "$mnt"
   "$PYTHON" - "$mnt/sparse" "$read" "$MOUNT_TMP/stopped" <<'PYTHON' &
-import os, sys, time
+import os, signal, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
 os.lseek(fd, 10 << 30, os.SEEK_SET)
 left = int(sys.argv[2])
 while left > 0:
     left -= len(os.read(fd, 1 << 20))
 open(sys.argv[3], "w").close()
-time.sleep(600)  # it keeps the file open, and is ended by the test
+signal.pause()  # it keeps the file open, and is ended by the test
 PYTHON
   local reader=$!
   wait_for 60 "the reader stopped" test -e "$MOUNT_TMP/stopped"
