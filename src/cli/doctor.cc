@@ -4,6 +4,7 @@
 #include <charconv>
 #include <climits>
 #include <ctime>
+#include <iterator>
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -18,7 +19,9 @@
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/facts.h"
+#include "cli/mount_plan.h"
 #include "cli/mountpoint.h"
+#include "cli/origin_probe.h"
 #include "cli/source.h"
 
 namespace blobcache::cli {
@@ -92,21 +95,35 @@ int doctor_command(int argc, char** argv) {
   CLI::App app("Check this machine: a line each, ok, slow, missing or off, with the remedy.", "blobcache doctor");
   std::string source;
   std::vector<std::string> cache_dirs;
+  std::vector<std::string> options;
   bool json = false;
-  app.add_option("SOURCE", source, "a directory to look at as well");
+  app.add_option("SOURCE", source, "what would be mounted: a directory, s3://BUCKET/PREFIX or http(s)://HOST/PATH/");
   app.add_option("--cache-dir", cache_dirs, "a cache directory, or a place for one, to try out; may be repeated")
       ->type_name("DIR")
       ->allow_extra_args(false);
+  app.add_option("-o", options, "as for `blobcache mount`, such as volume.s3.endpoint=URL; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
   app.add_flag("--json", json, "for programs");
   app.footer(
-      "Ends with 3 when something is missing.\n\nExample:\n  blobcache doctor /data/models "
-      "--cache-dir=/nvme/blobcache");
+      "Ends with 3 when something is missing.\n\nExamples:\n  blobcache doctor /data/models "
+      "--cache-dir=/nvme/blobcache\n  blobcache doctor s3://bucket/models -o volume.s3.region=eu-central-1");
   if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
+
+  Config config;
+  const node::Outcome applied = apply_mount_arguments({.options = options}, environ, &config);
+  if (applied.exit_code != 0) return refuse(applied.exit_code, applied.message);
+  if (config.volumes.empty()) config.volumes.emplace_back();
+  config.volumes[0].source = source;
 
   std::vector<Check> checks = check_facts(read_facts());
   for (const std::string& path : cache_directories(cache_dirs))
     checks.push_back(check_disk(probe_disk(absolute(path))));
-  if (!source.empty()) checks.push_back(look_at_source(source));
+  if (is_remote_source(source)) {
+    std::ranges::move(probe_origin(config.volumes[0], config.origin), std::back_inserter(checks));
+  } else if (!source.empty()) {
+    checks.push_back(look_at_source(source));
+  }
   fmt::print("{}", json ? render_checks_json(checks) : render_checks(checks));
   const bool missing =
       std::any_of(checks.begin(), checks.end(), [](const Check& c) { return c.state == State::missing; });

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "cli/checks.h"
+#include "cli/origin_words.h"
 
 using namespace blobcache;
 using namespace blobcache::cli;
@@ -127,6 +128,31 @@ TEST_CASE("doctor: a source by its answer") {
   CHECK(check_source("/d", 0, 30'000'000, 90'000'000).state == State::slow);
   CHECK(check_source("/d", EACCES, 0, 0).state == State::missing);
   CHECK(check_source("/d", ETIMEDOUT, 0, 0).state == State::missing);
+}
+
+TEST_CASE("doctor: what an origin says is named after what is wrong") {
+  const Check dns = check_origin_failure(
+      "cannot reach a.b for s3://c: Could not resolve host: a.b; check volume.s3.endpoint, the network and the "
+      "certificates");
+  CHECK(dns.name == "dns");
+  CHECK(dns.state == State::missing);
+  CHECK(dns.detail == "cannot reach a.b for s3://c: Could not resolve host: a.b");
+  CHECK(contains(dns.remedy, "resolv.conf"));
+  CHECK(check_origin_failure("cannot reach a for s3://c: SSL certificate problem: expired; check it").name == "tls");
+  CHECK(check_origin_failure("cannot reach a for s3://SSL: Failed to connect to a; check it").name == "connect");
+  CHECK(check_origin_failure("this machine's clock is 900 s away from the clock of h: it is; set the clock").name ==
+        "clock");
+  CHECK(check_origin_failure("listing '' of http://h/ from http://h failed: the answer was status 403; check").state ==
+        State::off);
+  CHECK(check_origin_failure("listing '' of s3://h from http://h failed: the answer was status 403; check").name ==
+        "rights");
+  const Check unknown = check_origin_failure("h answered with status 599; look at its certificates");
+  CHECK(unknown.name == "source");
+  CHECK(unknown.remedy == "look at its certificates");
+  const Check strange = check_origin_failure("something new");
+  CHECK(strange.name == "source");
+  CHECK(strange.state == State::missing);
+  CHECK(strange.detail == "something new");
 }
 
 TEST_CASE("doctor: lines are aligned, JSON is escaped") {

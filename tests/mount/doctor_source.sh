@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# What `doctor SOURCE` says of buckets and web servers: nothing against a good one, and for each thing that can be wrong one
+# line that names it, with the remedy, and exit 3.
+TEST_DEADLINE_S=180
+source "$(dirname -- "$0")/lib.sh"
+source "$(dirname -- "$0")/remote_lib.sh"
+
+tree=$MOUNT_TMP/tree
+
+# expect_finding NAME STATE PATTERN ARGUMENT...: the line of that name; the exit status that goes with it.
+expect_finding() {
+  local name=$1 state=$2 pattern=$3 status=0 lines
+  shift 3
+  [[ $state != missing ]] || status=3
+  expect_status "$status" "$BLOBCACHE" doctor "$@"
+  lines=$(grep -E "^$name +$state " "$MOUNT_TMP/output") || fail "no line \"$name $state\": $* ($(<"$MOUNT_TMP/output"))"
+  [[ $lines != *$'\n'* ]] && grep -qE -- "$pattern" <<<"$lines" || fail "not /$pattern/: $lines"
+  # What is wrong is said once.
+  [[ $(grep -cE '^[^ ]+ +missing ' "$MOUNT_TMP/output") == $((status / 3)) ]] || fail "more than one line: $*"
+  say "found: $lines"
+}
+
+# Answers of S3 that a good server cannot be brought to, and web servers with something missing.
+start_nginx() {
+  PORT=$(free_port)
+  mkdir -p "$MOUNT_TMP/nginx"
+  chmod 755 "$MOUNT_TMP" "$tree"
+  cat >"$MOUNT_TMP/nginx/conf" <<CONF
+user root;
+worker_processes 1;
+daemon off;
+pid $MOUNT_TMP/nginx/pid;
+error_log $MOUNT_TMP/nginx/error;
+events { worker_connections 64; }
+http {
+  access_log off;
+  client_body_temp_path $MOUNT_TMP/nginx/body;
+  proxy_temp_path $MOUNT_TMP/nginx/proxy;
+  fastcgi_temp_path $MOUNT_TMP/nginx/fastcgi;
+  uwsgi_temp_path $MOUNT_TMP/nginx/uwsgi;
+  scgi_temp_path $MOUNT_TMP/nginx/scgi;
+  server {
+    listen 127.0.0.1:$PORT;
+    location /good/ { alias $tree/; autoindex on; autoindex_format json; }
+    location /unlisted/ { alias $tree/; }
+    location /whole/ { alias $tree/; autoindex on; max_ranges 0; }
+    location /unversioned/ { alias $tree/; autoindex on; etag off; add_header Last-Modified ""; }
+    location /page/ { return 200 "<html>hello</html>"; }
+    location /locked/ { return 401; }
+    location = /expired { return 400 "<Error><Code>ExpiredToken</Code></Error>"; }
+    location = /skewed { return 403 "<Error><Code>RequestTimeTooSkewed</Code></Error>"; }
+    location = /elsewhere { add_header x-amz-bucket-region eu-south-9 always; return 301 http://127.0.0.1:$PORT/; }
+    location = /denied { return 403 "<Error><Code>AccessDenied</Code></Error>"; }
+    location = /unreadable {
+      if (\$arg_prefix) { return 200 "<ListBucketResult></ListBucketResult>"; }
+      return 200 "<ListBucketResult><Contents><Key>file</Key><Size>5</Size></Contents></ListBucketResult>";
+    }
+    location /unreadable/ { return 403 "<Error><Code>AccessDenied</Code></Error>"; }
+  }
+}
+CONF
+  nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
+  NGINX_PID=$!
+  trap 'kill "$NGINX_PID" 2>/dev/null; wait "$NGINX_PID"; stop_remote' EXIT
+  wait_for 20 "nginx" curl -fsS --noproxy '*' -o /dev/null "http://127.0.0.1:$PORT/good/"
+}
+
+check_bucket() {
+  expect_finding source ok 'answers in' s3://blobs "${S3_OPTIONS[@]}"
+  grep -qE '^listing +ok +2 names' "$MOUNT_TMP/output" || fail "the listing: $(<"$MOUNT_TMP/output")"
+  grep -qE '^read +ok .*deep/er/file' "$MOUNT_TMP/output" || fail "the read: $(<"$MOUNT_TMP/output")"
+  ! grep -qF "$S3_SECRET_KEY" "$MOUNT_TMP/output" || fail "the secret is shown"
+  "$BLOBCACHE" doctor --json s3://blobs "${S3_OPTIONS[@]}" | "$PYTHON" -c 'import json, sys; json.load(sys.stdin)' ||
+    fail "the output is no JSON"
+  local wrong=$MOUNT_TMP/wrong keys=(-o "volume.s3.credentials=$MOUNT_TMP/keys")
+  sed 's/secret_access_key = ./&x/' "$MOUNT_TMP/keys" >"$wrong"
+  expect_finding credentials missing 'secret is wrong.*: correct the access key' s3://blobs "${S3_OPTIONS[@]:0:2}" \
+    -o "volume.s3.credentials=$wrong"
+  expect_finding bucket missing 'no bucket none.*: check the source' s3://none "${S3_OPTIONS[@]}"
+  expect_finding prefix missing 'nothing under s3://blobs/none.*: check the prefix' s3://blobs/none "${S3_OPTIONS[@]}"
+  expect_finding connect missing 'cannot reach 127.0.0.1.*: see that the server runs' s3://blobs "${keys[@]}" \
+    -o "volume.s3.endpoint=http://127.0.0.1:$(free_port)"
+  expect_finding dns missing 'no-such-host.invalid.*resolv.conf' s3://blobs "${keys[@]}" \
+    -o volume.s3.endpoint=http://no-such-host.invalid:9000
+  expect_finding tls missing 'certificate.*: give .*volume.s3.ca_file' s3://blobs "${keys[@]}" \
+    -o "volume.s3.endpoint=$S3_ENDPOINT_TLS"
+  expect_finding source ok 'answers in' s3://blobs "${keys[@]}" -o "volume.s3.endpoint=$S3_ENDPOINT_TLS" \
+    -o "volume.s3.ca_file=$S3_CA_FILE"
+  HOME=$MOUNT_TMP/nobody AWS_EC2_METADATA_DISABLED=true \
+    expect_finding credentials missing 'no credentials were found.*AWS_ACCESS_KEY_ID' s3://blobs "${S3_OPTIONS[@]:0:2}"
+}
+
+check_answers() {
+  local to=(-o "volume.s3.endpoint=http://127.0.0.1:$PORT" -o "volume.s3.credentials=$MOUNT_TMP/keys")
+  expect_finding credentials missing 'expired.*: get new credentials' s3://expired "${to[@]}"
+  expect_finding clock missing 'clock is wrong.*: set the clock' s3://skewed "${to[@]}"
+  expect_finding region missing 'eu-south-9.*: set volume.s3.region' s3://elsewhere "${to[@]}"
+  expect_finding rights missing 'denies listing.*: .* need s3:ListBucket' s3://denied "${to[@]}"
+  expect_finding rights missing "'file'.*status 403.*: let .*s3:GetObject" s3://unreadable "${to[@]}"
+}
+
+check_web() {
+  local web=http://127.0.0.1:$PORT
+  expect_finding read ok 'deep/er/file' "$web/good/"
+  expect_finding listing off 'status 403.*: switch .*autoindex on' "$web/unlisted/"
+  expect_finding listing off 'no listing: switch .*autoindex on' "$web/page/"
+  expect_finding ranges missing 'deep/er/file.*: let the server answer ranges' "$web/whole/"
+  expect_finding etag missing 'no ETag.*: let the server send ETag' "$web/unversioned/"
+  expect_finding credentials missing 'asks for a password.*: use a server' "$web/locked/"
+  expect_finding connect missing 'cannot reach' "http://127.0.0.1:$(free_port)/"
+}
+
+mkdir -p "$tree/deep/er"
+printf 'nine more' >"$tree/deep/er/file"
+printf '' >"$tree/deep/er/empty"
+printf '' >"$tree/empty"
+find "$tree" -exec touch -d @1700000000 {} +
+install_nginx
+start_s3
+s3 tree blobs '' "$tree"
+start_nginx
+check_bucket
+check_answers
+check_web
