@@ -6,6 +6,7 @@ TEST_DEADLINE_S=$((${1:-5} * 25 + 60))
 source "$(dirname -- "$0")/disk_lib.sh"
 
 kills=${1:-5}
+CACHE_SIZE=16GiB # of each kill's fresh files some 30 MiB stay: nothing known may leave for want of room
 make_files "$source_dir" 24 40
 known=("${FILES[@]}")
 known_bytes=$(total_bytes "$source_dir" "${known[@]}")
