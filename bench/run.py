@@ -22,6 +22,7 @@ import eviction
 import harness
 import metadata
 import origins
+import prefetch
 import reads
 import report
 import scaling
@@ -37,11 +38,13 @@ BENCHES = {
     "P2": ("reads from the disk tier against the raw file with O_DIRECT", disk.chain),
     "P3": ("4 KiB random reads from memory against libfuse's passthrough_ll", reads.random_reads),
     "P4": ("1 MiB sequential reads from memory against a server that only copies", reads.sequential_reads),
+    "P5": ("buffered sequential reads from memory, page cache cold, against libfuse's passthrough_ll", prefetch.buffered),
     "P6": ("system calls of the daemon in steady state", costs.system_calls),
     "P7": ("allocations of the daemon on hits", costs.allocations),
     "P8": ("acquire and release of a buffer", costs.buffer_pool),
     "P9": ("cold sequential reads from a web server, near and far, against 16 parallel curl ranges", origins.sequential),
     "P10": ("cold 4 KiB random reads from a web server against curl ranges", origins.random_reads),
+    "P11": ("mapped models from the disk tier against read(2), and what prefetch costs random readers", prefetch.mapped_models),
     "P12": ("epochs over 100,000 small files against the tree on the raw disk", epochs.small_files),
     "P15": ("start with 1,000,000 cached chunks, and the memory of their index", start.warm_start),
     "P16": ("what the daemons of all the others held of their memory limit", None),
