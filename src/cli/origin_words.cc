@@ -63,6 +63,7 @@ constexpr std::array words{
     Words{"Couldn't connect", "connect", State::missing, connect_remedy},
     Words{"Connection timed out", "connect", State::missing, connect_remedy},
     Words{"Connection timeout", "connect", State::missing, connect_remedy},
+    Words{": no answer", "connect", State::missing, connect_remedy},
     Words{"certificate", "tls", State::missing, tls_remedy},
     Words{"SSL", "tls", State::missing, tls_remedy},
     Words{"TLS", "tls", State::missing, tls_remedy},

@@ -140,6 +140,7 @@ TEST_CASE("doctor: what an origin says is named after what is wrong") {
   CHECK(contains(dns.remedy, "resolv.conf"));
   CHECK(check_origin_failure("cannot reach a for s3://c: SSL certificate problem: expired; check it").name == "tls");
   CHECK(check_origin_failure("cannot reach a for s3://SSL: Failed to connect to a; check it").name == "connect");
+  CHECK(check_origin_failure("cannot reach http://h/: no answer; check the certificates").name == "connect");
   CHECK(check_origin_failure("this machine's clock is 900 s away from the clock of h: it is; set the clock").name ==
         "clock");
   CHECK(check_origin_failure("listing '' of http://h/ from http://h failed: the answer was status 403; check").state ==
