@@ -3,6 +3,7 @@
 //   waiting --room--> running --answer--> done
 //                        |  \--trouble that may pass--> pausing --time--> waiting
 //                        \--trouble that stays, or deadline--> failed
+// With a limit of bandwidth a range may have to wait for that too, between waiting and running (http_pace.cc).
 //
 // One timer a request: while an attempt runs it looks whether bytes have come since its last look, and ends the attempt if
 // fewer than progress_bytes_min have (a server that drips would otherwise hold a reader for ever); while it pauses it ends
@@ -79,7 +80,10 @@ HttpClient::HttpClient(Reactor& home, const HttpOptions& options, OriginCounters
       in_flight_(in_flight),
       loop_(home, options.connections_max,
             {.on_done = &HttpClient::on_attempt_done, .on_acted = &HttpClient::tell_news, .context = this}),
-      random_(static_cast<unsigned>(reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(std::time(nullptr)))) {}
+      random_(static_cast<unsigned>(reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(std::time(nullptr)))),
+      pace_timer_(&HttpClient::on_pace) {
+  pace_timer_.client = this;
+}
 
 HttpClient::~HttpClient() {
   BC_ASSERT(active() == 0);
@@ -91,7 +95,7 @@ void HttpClient::begin(HttpRequest& request) {
   request.client = this;
   request.timer.handler = &HttpClient::on_watchdog;
   request.failed = false;
-  request.bytes_done = request.attempts = request.retries = 0;
+  request.bytes_done = request.attempts = request.retries = request.bandwidth_bytes_taken = 0;
   request.asked_again = request.has_news = false;
   request.deadline_ns = home_.ring().now_ns() + options_.deadline_ns;
   active_.fetch_add(1, std::memory_order_relaxed);
@@ -114,6 +118,7 @@ void HttpClient::start_some() {
 
 void HttpClient::start_attempt(HttpRequest& request) {
   if (request.timer.armed()) home_.cancel(request.timer);
+  if (!take_bandwidth(request)) return;
   request.bytes_at_start = request.bytes_done;
   if (const Result<void> ready = set_up(request); !ready) {
     if (ready.error().code == Code::again) return retry_or_fail(request, ready.error());
@@ -141,6 +146,7 @@ void HttpClient::end_attempt(HttpRequest& request) {
   curl_easy_getinfo(request.easy, CURLINFO_NUM_CONNECTS, &connects);
   counters_.connections.fetch_add(static_cast<uint64_t>(connects), std::memory_order_relaxed);
   count_answer(request);
+  settle_bandwidth(request, request.bytes_done - request.bytes_at_start);
   char* url = nullptr;
   curl_easy_getinfo(request.easy, CURLINFO_EFFECTIVE_URL, &url);
   request.effective_url = url == nullptr ? "" : url;
@@ -269,6 +275,7 @@ void HttpClient::on_watchdog(Timer& timer) {
 
 void HttpClient::finish(HttpRequest& request) {
   if (request.timer.armed()) home_.cancel(request.timer);
+  settle_bandwidth(request, 0);
   request.on_done(request);  // the last look at it
   active_.fetch_sub(1, std::memory_order_release);
 }
@@ -289,7 +296,8 @@ void HttpClient::stop() {
     end_attempt(*request);
     finish_failed(*request, why);
   }
-  for (List<HttpRequest>* list : {&waiting_, &waiting_background_, &pausing_}) {
+  if (pace_timer_.armed()) home_.cancel(pace_timer_);
+  for (List<HttpRequest>* list : {&waiting_, &waiting_background_, &pausing_, &paced_, &paced_background_}) {
     while (HttpRequest* request = list->pop_front()) finish_failed(*request, why);
   }
 }

@@ -4,6 +4,7 @@
 //   Lifetime  a request is the caller's and lives until on_done; stop() ends all of them with Code::stopping
 //   Limits    connections_max attempts in flight, counted over all cores of the origin; a core that has none in flight may
 //             always begin one, so at most cores - 1 more
+//             with a Bandwidth, ranges wait for it; their deadlines stand still meanwhile
 //   Promises  bytes go to `to` only from an answer that is exactly the range asked for, of the version asked for, and never
 //             beyond to + bytes. A request ends within its deadline.
 //   Errors    not_found (404, 410), denied (401, 403, a certificate that is not trusted), stale (412, 416, another ETag),
@@ -30,6 +31,7 @@
 
 namespace blobcache {
 
+class Bandwidth;
 struct HttpRequest;
 
 // libcurl's, of each transfer.
@@ -104,6 +106,8 @@ struct HttpRequest : ListNode {
   uint32_t attempts = 0;
   uint32_t retries = 0;  // those of them that brought nothing
   uint64_t deadline_ns = 0;
+  uint32_t bandwidth_bytes_taken = 0;  // for the attempt that runs or comes next
+  uint64_t paced_since_ns = 0;
   bool asked_again = false;
   bool body_checked = false;
   bool has_news = false;  // in news_
@@ -123,6 +127,7 @@ struct HttpOptions {
   std::string ca_file;                   // empty: the system's
   bool http1_only = false;               // S3: many connections are faster than many streams in one
   HttpAuthorizer* authorizer = nullptr;  // null: nobody asks who we are
+  Bandwidth* bandwidth = nullptr;        // of ranges, over all cores; null: no limit
 };
 
 class HttpClient {
@@ -146,6 +151,15 @@ class HttpClient {
   static size_t on_body(char* bytes, size_t size, size_t count, void* request);
   static bool check_body(HttpRequest& request);
   static void refuse(HttpRequest& request, Error why, bool final);
+
+  // http_pace.cc
+  struct PaceTimer : Timer {
+    using Timer::Timer;
+    HttpClient* client = nullptr;
+  };
+  bool take_bandwidth(HttpRequest& request);
+  static void on_pace(Timer& timer);
+  void settle_bandwidth(HttpRequest& request, uint32_t bytes_received);
 
   void wait_for_connection(HttpRequest& request);
   void start_some();
@@ -176,6 +190,10 @@ class HttpClient {
   List<HttpRequest> running_;  // an attempt is in flight
   List<HttpRequest> pausing_;  // the next attempt has to wait
   std::minstd_rand random_;
+  List<HttpRequest> paced_;  // wait for bandwidth; pace_timer_ is armed while there are any
+  List<HttpRequest> paced_background_;
+  unsigned paced_before_background_ = 0;
+  PaceTimer pace_timer_;
 };
 
 // Once in the process, before any HttpClient.

@@ -70,6 +70,8 @@ RemoteOrigin::RemoteOrigin(RemoteOptions options)
       started_s_(static_cast<int64_t>(std::time(nullptr))),
       names_(names_max) {
   set_up_libcurl();
+  const uint64_t bytes_per_s = options_.origin.bandwidth_bytes;
+  if (bytes_per_s > 0) http_options_.bandwidth = &bandwidth_.emplace(bytes_per_s);
 }
 
 RemoteOrigin::~RemoteOrigin() = default;

@@ -13,11 +13,13 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/config.h"
+#include "origin/bandwidth.h"
 #include "origin/http_client.h"
 #include "origin/http_failure.h"
 #include "origin/name_cache.h"
@@ -146,6 +148,7 @@ class RemoteOrigin : public Origin {
 
   const RemoteOptions options_;
   HttpOptions http_options_;
+  std::optional<Bandwidth> bandwidth_;  // origin.bandwidth, of this volume
   const int64_t started_s_;
   std::atomic<unsigned> in_flight_{0};
   std::atomic<bool> stopping_{false};

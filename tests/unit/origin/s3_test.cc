@@ -109,7 +109,8 @@ class Bucket {
 
 class Mounted {
  public:
-  explicit Mounted(Bucket& bucket, const std::string& prefix = "", uint64_t revalidate_ns = 0, bool pays = false)
+  explicit Mounted(Bucket& bucket, const std::string& prefix = "", uint64_t revalidate_ns = 0, bool pays = false,
+                   uint64_t bandwidth_bytes = 0)
       : server([&bucket](const ServerRequest& request) { return bucket.answer(request); }), reactor(make_reactor()) {
     VolumeConfig volume;
     volume.source = "s3://b/" + prefix;
@@ -119,6 +120,7 @@ class Mounted {
     volume.revalidate_ns = revalidate_ns;
     OriginConfig config = Config().origin;
     config.retries = 1;
+    config.bandwidth_bytes = bandwidth_bytes;
     auto created = create_s3_origin(volume, config, &why);
     if (created) origin = std::move(*created);
   }
@@ -328,6 +330,29 @@ TEST_CASE("reads give the bytes of the version asked for, or stale") {
   Waited<ReadCall> deleted;
   read(deleted);
   CHECK(deleted.error.code == Code::stale);
+}
+
+TEST_CASE("origin.bandwidth bounds what is read in a second") {
+  Bucket bucket;
+  bucket.objects["f"] = pattern(0, 300'000);
+  Mounted mounted(bucket, "", 0, false, 500'000);
+  const FileInfo info = mounted.lookup("f").info;
+  std::string bytes(300'000, '#');
+  std::vector<std::unique_ptr<Waited<ReadCall>>> calls;
+  const uint64_t before_ns = mounted.reactor->ring().now_ns();
+  for (uint32_t i = 0; i < 3; ++i) {
+    auto& call = *calls.emplace_back(std::make_unique<Waited<ReadCall>>());
+    call.key = "f";
+    call.version = info.version;
+    call.offset = i * 100'000;
+    call.bytes = 100'000;
+    call.to = reinterpret_cast<std::byte*>(bytes.data()) + call.offset;
+    mounted.origin->begin_read(*mounted.reactor, call);
+  }
+  for (const auto& call : calls) mounted.wait(*call);
+  // The third is begun when the two before it are paid, less a burst of a tenth of a second.
+  CHECK(mounted.reactor->ring().now_ns() - before_ns >= 300'000'000);
+  CHECK(bytes == pattern(0, 300'000));
 }
 
 TEST_CASE("a bucket whose requester pays is read by who agrees to pay") {

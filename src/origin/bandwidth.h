@@ -1,0 +1,28 @@
+// Bandwidth: how many bytes a second one origin may be asked for, over all cores: a bucket of tokens, kept as a time.
+//   Owner     a RemoteOrigin
+//   Thread    any
+//   Times     of one monotonic clock, in nanoseconds
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace blobcache {
+
+class Bandwidth {
+ public:
+  explicit Bandwidth(uint64_t bytes_per_s);
+
+  // 0: the bytes are taken. Else nothing is, and the time says when asking again may help.
+  uint64_t try_take(uint32_t bytes, uint64_t now_ns);
+  // Of what was taken: these were not sent to us.
+  void give_back(uint32_t bytes);
+
+ private:
+  uint64_t time_of(uint32_t bytes) const;
+
+  const uint64_t bytes_per_s_;
+  std::atomic<uint64_t> paid_until_ns_{0};
+};
+
+}  // namespace blobcache
