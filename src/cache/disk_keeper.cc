@@ -76,7 +76,7 @@ void DiskKeeper::run() {
       ++jobs;
     }
     thread_.begin_work();
-    const bool worked = run_requests() || jobs > 0;
+    const bool worked = run_requests() || jobs > 0 || unit_.journal->pending();
     if (worked) next_tick_ns = std::min(next_tick_ns, steady_now_ns() + tick_ns);
     close_files();
     if (steady_now_ns() >= next_tick_ns || unit_.space->wants_room()) next_tick_ns = tick();

@@ -22,7 +22,7 @@ namespace blobcache {
 namespace {
 
 constexpr unsigned batch_max = 64;
-constexpr unsigned reads_patience_ms = 500;
+constexpr unsigned reads_patience_ms = 100;
 
 }  // namespace
 
@@ -103,7 +103,14 @@ Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_
 void DiskKeeper::punch(const std::vector<Punch>& punches) {
   if (punches.empty()) return;
   bool ended = false;
-  while (!ended && !thread_.stopping()) ended = shared_.reads->wait(unit_.number, reads_patience_ms);
+  DiskReads::Wait wait;
+  uint64_t reads_ended = shared_.reads->ended(unit_.number);
+  while (!ended && !thread_.stopping()) {
+    ended = shared_.reads->wait(unit_.number, reads_patience_ms, wait);
+    // A disk on which reads end is slow and does not hang.
+    if (const uint64_t now = shared_.reads->ended(unit_.number); std::exchange(reads_ended, now) != now)
+      thread_.begin_work();
+  }
   for (const Punch& piece : punches) {
     DiskView view;
     const bool known = index_.find(piece.id, 0, &view);

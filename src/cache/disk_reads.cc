@@ -30,12 +30,13 @@ uint64_t DiskReads::ended(unsigned disk) const {
   return count;
 }
 
-bool DiskReads::wait(unsigned disk, unsigned patience_ms) {
+bool DiskReads::wait(unsigned disk, unsigned patience_ms, Wait& wait) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
-  for (unsigned turn = 0; turn < 2; ++turn) {
-    const unsigned old_phase = phases_[disk].fetch_add(1, std::memory_order_seq_cst) & 1;
+  for (; wait.turns < 2; ++wait.turns, wait.turned = false) {
+    if (!wait.turned) wait.old_phase = phases_[disk].fetch_add(1, std::memory_order_seq_cst) & 1;
+    wait.turned = true;
     for (unsigned core = 0; core < lines_per_disk; ++core) {
-      while (line(core, disk).in_flight[old_phase].load(std::memory_order_seq_cst) != 0) {
+      while (line(core, disk).in_flight[wait.old_phase].load(std::memory_order_seq_cst) != 0) {
         if (std::chrono::steady_clock::now() >= deadline) return false;
         std::this_thread::sleep_for(std::chrono::microseconds(50));
       }

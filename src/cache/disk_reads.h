@@ -1,7 +1,7 @@
 // DiskReads: which disk reads are in flight, so that the keeper punches or reuses nothing under one.
 //   Thread    enter and leave: the core's own; wait: keepers
 //   Protocol  core:    phase = enter(core, disk); then ask the index; read; on its CQE leave(core, disk, phase)
-//             keeper:  take the blocks out of the index; wait(disk); punch
+//             keeper:  take the blocks out of the index; wait(disk, ...); punch
 //             A reader that asked before the blocks were taken out is waited for; one that asks later does not find them.
 //   Cost      an atomic add on a line of the core's own
 // Two phases, turned twice, as in sleepable RCU (McKenney): a reader may be late between reading the phase and counting.
@@ -29,8 +29,15 @@ class DiskReads {
     here.ended.store(here.ended.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     here.in_flight[phase].fetch_sub(1, std::memory_order_release);
   }
-  // Returns when every read that was in flight has ended; false: not within patience_ms (the disk hangs).
-  bool wait(unsigned disk, unsigned patience_ms);
+  // Where a wait stands; one for each.
+  struct Wait {
+    unsigned turns = 0;  // of the phase, that were waited for
+    bool turned = false;
+    unsigned old_phase = 0;
+  };
+  // Returns when every read that was in flight when the wait began has ended; false: not within patience_ms. Then it is
+  // called again with the same `wait`: new reads are always in flight on a busy disk, and are not waited for.
+  bool wait(unsigned disk, unsigned patience_ms, Wait& wait);
   uint64_t in_flight(unsigned disk) const;
   // Reads that left since start: when this stands still while some are in flight, the disk hangs.
   uint64_t ended(unsigned disk) const;

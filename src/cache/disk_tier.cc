@@ -234,6 +234,8 @@ void DiskTier::watch(uint64_t now_ns) {
       unit->health->on_moving();
     unit->health->tick(now_ns);
     if (unit->health->state() != DiskState::ok) unit->verifier->thread().wake();
+    // What cores mark as verified waits in the journal, whose memory is bounded.
+    if (unit->journal->pending()) unit->keeper->wake();
   }
 }
 

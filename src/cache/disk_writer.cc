@@ -32,6 +32,7 @@ using disk_format::round_up_to_page;
 
 constexpr uint64_t block_bytes = limits::block_bytes;
 constexpr unsigned runs_max = limits::blocks_per_chunk_frame / 2;
+constexpr uint64_t crowd_patience_ns = 1'000'000'000;  // what hangs does not come sooner for waiting
 constexpr uint64_t next_turn_ns = 1;  // a timer that is due when the SQEs of this turn have been handed over
 
 struct Write;
@@ -143,6 +144,7 @@ struct DiskWriter::Impl {
   unsigned creating_count = 0;
   unsigned writing_count = 0;
   uint64_t held_bytes = 0;
+  uint64_t last_end_ns = 0;  // of a write that held bytes
   StepTimer step_timer;
 };
 
@@ -214,7 +216,11 @@ void DiskWriter::write_packed(const ObjectId& id, uint64_t object_bytes) {
 }
 
 // A step that was asked for and finds nothing to do counts too: its timer is the writer's.
-bool DiskWriter::crowded() const { return impl_->held_bytes > impl_->options.held_bytes_max / 2; }
+bool DiskWriter::crowded() const {
+  const Impl& impl = *impl_;
+  return impl.held_bytes > impl.options.held_bytes_max / 2 &&
+         impl.options.reactor->now_ns() - impl.last_end_ns < crowd_patience_ns;
+}
 
 bool DiskWriter::idle() const {
   return impl_->writes.free_count() == writes_max && impl_->packer.idle() && !impl_->step_timer.armed();
@@ -357,6 +363,7 @@ void DiskWriter::Impl::stop_writing(Write& write) {
 
 void DiskWriter::Impl::let_go(Write& write) {
   held_bytes -= memory.frame_size(*write.frame);
+  last_end_ns = options.reactor->now_ns();
   memory.unhold(*write.frame);
 }
 

@@ -190,7 +190,8 @@ size_t HttpClient::on_body(char* bytes, size_t size, size_t count, void* request
     }
     std::memcpy(request.to + request.bytes_done, bytes, length);
     request.bytes_done += static_cast<uint32_t>(length);
-    if (request.on_bytes != nullptr && !request.has_news) {
+    // Without a length nothing is known of what is still to come: nobody is told of it early.
+    if (request.on_bytes != nullptr && !request.has_news && !request.head.content_length.empty()) {
       request.has_news = true;
       request.client->news_.push_back(&request);
     }

@@ -112,7 +112,11 @@ void HttpClient::wait_for_connection(HttpRequest& request) {
 void HttpClient::start_some() {
   while (!waiting_.empty() || !waiting_background_.empty()) {
     if (loop_.running() > 0 && in_flight_.load(std::memory_order_relaxed) >= options_.connections_max) return;
-    start_attempt(*(waiting_.empty() ? waiting_background_ : waiting_).pop_front());
+    // Readers go first; but one of four is the background's, for a reader may wait by now for what it fetches.
+    const bool passed_over = !waiting_background_.empty() && ++passed_over_ >= background_share;
+    const bool background = waiting_.empty() || passed_over;
+    if (background) passed_over_ = 0;
+    start_attempt(*(background ? waiting_background_ : waiting_).pop_front());
   }
 }
 
@@ -194,6 +198,8 @@ void HttpClient::judge(HttpRequest& request, CURLcode result) {
     if (request.refusal_is_final) return finish_failed(request, request.error);
     return retry_or_fail(request, request.error);
   }
+  // All of it came, whatever happened to the connection behind the last byte; there is nothing to ask again for.
+  if (request.to != nullptr && request.bytes_done == request.bytes) return finish(request);
   if (result != CURLE_OK) {
     request.sentence = request.curl_says[0] != '\0' ? request.curl_says : curl_easy_strerror(result);
     const Verdict verdict = verdict_of(result);
@@ -265,7 +271,9 @@ void HttpClient::on_watchdog(Timer& timer) {
   }
   self.loop_.remove(request.easy);
   self.end_attempt(request);
-  if (late) {
+  if (request.to != nullptr && request.bytes_done == request.bytes && !request.refused) {
+    self.finish(request);
+  } else if (late) {
     self.finish_failed(request, {Code::timeout, ETIMEDOUT});
   } else {
     self.retry_or_fail(request, {Code::timeout, ETIMEDOUT});

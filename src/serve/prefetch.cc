@@ -91,8 +91,13 @@ bool FilePrefetch::on_read(const ByteRange& read, std::span<const ByteRange> abs
                            PrefetchUse* use) {
   const Pattern now = pattern.on_read(read.offset, read.bytes, now_ns, node.pattern());
   if (!may_stream(now)) return false;
-  const std::unique_lock held(lock_, std::try_to_lock);
-  if (!held) return false;
+  // That a stream is another or is no more is said once.
+  std::unique_lock held(lock_, std::defer_lock);
+  if (now.changed || now.ended != 0) {
+    held.lock();
+  } else if (!held.try_lock()) {
+    return false;
+  }
   if (windows_ == nullptr) windows_ = std::make_unique<PrefetchWindows>(node.window(), handle.object_bytes);
   last_read_ns_ = now_ns;
   forget_wanted(read);

@@ -38,7 +38,16 @@ void Prefetcher::begin_held() {
       server_.continue_load(*load);
     }
   }
-  if (count > 0) submit_chains({loads.data(), count});
+  // Disk by disk: a chain over two would let one that hangs hold up the other.
+  std::array<Load*, batch_max> of_disk;
+  while (count > 0) {
+    const unsigned disk = loads[0]->file->disk;
+    size_t others = 0;
+    size_t same = 0;
+    for (size_t i = 0; i < count; ++i) (loads[i]->file->disk == disk ? of_disk[same++] : loads[others++]) = loads[i];
+    submit_chains({of_disk.data(), same});
+    count = others;
+  }
 }
 
 unsigned Prefetcher::chains_for(size_t loads) const {

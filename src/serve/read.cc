@@ -68,6 +68,17 @@ FrameKind VolumeServer::kind_for(Handle& handle, ReadRange range) const {
   return sequential ? FrameKind::chunk : FrameKind::block;
 }
 
+namespace {
+
+// Whether some of it is on its way by loads that are not this plan's.
+bool waits_for_others(const Plan& plan) {
+  return std::any_of(plan.spans, plan.spans + plan.span_count, [](const Plan::Span& span) {
+    return span.waiter.pending && (span.waiter.blocks & ~span.blocks_to_load) != 0;
+  });
+}
+
+}  // namespace
+
 void VolumeServer::on_plan_done(Plan& plan) { static_cast<Request::RequestPlan&>(plan).request->event.set(); }
 
 void VolumeServer::cancel_plan(Request& request) {
@@ -86,29 +97,36 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
   request.plan.on_done = &VolumeServer::on_plan_done;
   if (server.volume().disk != nullptr) server.note_miss(handle, range);
   bool planned = false;
+  bool asked_again = false;
   while (!request.given_up()) {
-    Error refusal{Code::again};
     if (server.loads_available()) {
       const Result<void> plan = memory.plan(server.reactor(), wanted, server.now_s(), request.plan);
       planned = plan.has_value();
-      if (planned) break;
-      refusal = plan.error();
+      BC_ASSERT(planned || plan.error().code == Code::again);
     }
-    BC_ASSERT(refusal.code == Code::again);
-    server.wait_for_room(request);
-    co_await request.event;
-    request.cancel_wait = nullptr;
-    request.event.reset();
-  }
-  if (planned) {
+    if (!planned) {
+      server.wait_for_room(request);
+      co_await request.event;
+      request.cancel_wait = nullptr;
+      request.event.reset();
+      continue;
+    }
     server.room_retry_ns_ = 1;
     if (server.prefetcher_ != nullptr) server.prefetcher_->on_miss(handle, range, request.plan);
+    const bool joined = waits_for_others(request.plan);
     server.begin_loads(request, handle);
     if (request.plan.waiters_pending > 0) {
       request.cancel_wait = &VolumeServer::cancel_plan;
       co_await request.event;
       request.cancel_wait = nullptr;
     }
+    if (!request.plan.failed || !joined || asked_again || request.given_up()) break;
+    // It was another's load, perhaps one whose time was over when this reader came: once more, with one of his own.
+    asked_again = true;
+    planned = false;
+    memory.release(request.plan);
+    server.wake_for_room();
+    request.event.reset();
   }
   if (planned && request.plan.failed) {
     server.reply_failure(request, ErrorPlace::read, request.plan.error, handle.key);
@@ -122,6 +140,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
     memory.release(request.plan);
     server.wake_for_room();
   }
+  if (server.prefetcher_ != nullptr) server.prefetcher_->pump();
   server.release_handle(handle);
   server.finish(request);
 }

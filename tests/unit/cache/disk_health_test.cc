@@ -75,18 +75,37 @@ TEST_CASE("a full disk is written to again after a second, unless it fails other
 
 TEST_CASE("reads are waited for, those that began before, on any core") {
   DiskReads reads(2);
-  CHECK(reads.wait(0, 0));
+  const auto all_ended = [&](unsigned disk) {
+    DiskReads::Wait wait;
+    return reads.wait(disk, 1, wait);
+  };
+  CHECK(all_ended(0));
   const unsigned phase = reads.enter(5, 1);
-  CHECK(reads.wait(0, 0));
-  CHECK(!reads.wait(1, 1));
+  CHECK(all_ended(0));
+  CHECK(!all_ended(1));
   CHECK(reads.in_flight(1) == 1);
   const unsigned verifying = reads.enter(DiskReads::verifier_line, 1);
   reads.leave(5, 1, phase);
-  CHECK(!reads.wait(1, 1));
+  CHECK(!all_ended(1));
   reads.leave(DiskReads::verifier_line, 1, verifying);
-  CHECK(reads.wait(1, 1));
+  CHECK(all_ended(1));
   CHECK(reads.in_flight(1) == 0);
   CHECK(reads.ended(1) == 2);
+}
+
+TEST_CASE("a wait ends on a disk that is never without a read") {
+  DiskReads reads(1);
+  DiskReads::Wait wait;
+  unsigned last = reads.enter(0, 0);
+  unsigned rounds = 0;
+  // Each read ends only when the next one has begun.
+  while (!reads.wait(0, 1, wait) && ++rounds < 10) {
+    const unsigned next = reads.enter(0, 0);
+    reads.leave(0, 0, last);
+    last = next;
+  }
+  CHECK(rounds <= 2);
+  reads.leave(0, 0, last);
 }
 
 TEST_CASE("unused files stay open up to a number, the longest unused is closed first") {
