@@ -188,7 +188,7 @@ class HttpClient {
   List<HttpRequest> waiting_;
   List<HttpRequest> waiting_background_;
   static constexpr unsigned background_share = 4;
-  unsigned passed_over_ = 0;  // requests that went before those of the background
+  unsigned passed_over_ = 0;   // requests that went before those of the background
   List<HttpRequest> running_;  // an attempt is in flight
   List<HttpRequest> pausing_;  // the next attempt has to wait
   std::minstd_rand random_;
