@@ -6,6 +6,7 @@ Sizes around the edges of pages, blocks and chunks; holes; every mode bit; forei
 2038; hard links across directories; link targets of all kinds; names that scripts trip over; a path longer than
 PATH_MAX; special files.
 """
+import errno
 import os
 import random
 import socket
@@ -71,7 +72,13 @@ def make_inodes(root, rng):
     for name in (b"second", b"deep/third", b"deep/er/fourth"):
         os.link(root + b"/links/first", root + b"/links/" + name)
     for index, target in enumerate(TARGETS):
-        os.symlink(target, root + b"/links/symbolic-%d" % index)
+        path = root + b"/links/symbolic-%d" % index
+        try:
+            os.symlink(target, path)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            os.symlink(target[:1023], path)  # the most that xfs takes
     os.symlink(b"loop", root + b"/links/loop")
     os.link(root + b"/links/symbolic-0", root + b"/links/hard-to-symbolic", follow_symlinks=False)
     os.mkdir(root + b"/empty")
