@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from disk import MEMORY_SMALL, CachedFile, from_disk
+from disk import DISK_ONLY, MEMORY_SMALL, CachedFile, from_disk
 from harness import FIO_ALWAYS, BenchError, die_with_parent, kernel_trace, run
 from measure import Row
 from reads import Data, FILE_BYTES, mount_warm, origin_reads
@@ -76,7 +76,7 @@ def system_calls(place, builds, options):
             samples = [calls_under(place, mount, arguments, options.seconds, names) for _ in range(options.pairs)]
             rows += call_rows(samples, arguments, f"{shape}, {transport}", options, origin_reads(data, before))
         mount.stop()
-        file = CachedFile(place, builds, options, transport, {"fuse.passthrough": "off"}, memory=MEMORY_SMALL)
+        file = CachedFile(place, builds, options, transport, DISK_ONLY, memory=MEMORY_SMALL)
         for arguments, shape in ((QUEUE_DEPTH_32, "4 KiB random QD32"), (SEQUENTIAL_1M, "1 MiB sequential")):
             before = file.served()
             samples = [calls_under(place, file.mount, arguments, options.seconds, names) for _ in range(options.pairs)]
@@ -160,7 +160,7 @@ def allocations(place, builds, options):
                         invalid=origin_reads(data, before_disk), note=note))
         mount.stop()
         counter = AllocationCounter(place, builds)
-        file = CachedFile(place, builds, options, transport, {"fuse.passthrough": "off"}, memory=MEMORY_SMALL,
+        file = CachedFile(place, builds, options, transport, DISK_ONLY, memory=MEMORY_SMALL,
                           extra_environment=counter.environment)
         before = file.served()
         samples = counter.samples(Reader(file.path, file.source, file.bytes), DISK_HITS, options.pairs)

@@ -35,6 +35,8 @@ DEEP_SHAPES = [
 ]
 # L0 as small as the plan allows, so that nothing comes from it.
 MEMORY_SMALL = "256MiB"
+# Prefetch would answer a part of it from memory.
+DISK_ONLY = {"fuse.passthrough": "off", "prefetch.enabled": "false"}
 
 
 class DiskFolder:
@@ -159,9 +161,7 @@ def passthrough(place, builds, options):
 def chain(place, builds, options):
     rows = []
     for transport in ("uring", "dev"):
-        # Prefetch would answer a part of it from memory.
-        file = CachedFile(place, builds, options, transport, {"fuse.passthrough": "off", "prefetch.enabled": "false"},
-                          memory=MEMORY_SMALL)
+        file = CachedFile(place, builds, options, transport, DISK_ONLY, memory=MEMORY_SMALL)
         for shape, unit, arguments in DEEP_SHAPES:
             before = file.served()
             ours, base = alternate(options.pairs, lambda: rate(file.path, options.seconds, arguments, unit),

@@ -1,6 +1,6 @@
 """P20: what more readers and more objects cost: throughput of 1 to 64 readers, and the index's lookup at three sizes."""
 
-from disk import MEMORY_SMALL, CachedFile, from_disk
+from disk import DISK_ONLY, MEMORY_SMALL, CachedFile, from_disk
 from harness import run, timed
 from measure import Row
 from reads import Data, mount_warm, origin_reads
@@ -42,7 +42,7 @@ def memory_readers(place, builds, options):
 def disk_readers(place, builds, options):
     rows = []
     for transport in ("uring", "dev"):
-        file = CachedFile(place, builds, options, transport, {"fuse.passthrough": "off"}, memory=MEMORY_SMALL)
+        file = CachedFile(place, builds, options, transport, DISK_ONLY, memory=MEMORY_SMALL)
         before = file.served()
         found = by_readers(file.path, f"from disk, {transport}", options)
         proof = from_disk(before, file.served())
