@@ -69,7 +69,6 @@ class DiskKeeper {
   Result<void> run_disarm(DiskDisarmJob& job);
   Result<DiskFile*> open_own(const ObjectId& id, uint64_t size);  // with a reference
   Result<int> open_data(const ObjectId& id, uint64_t size);
-  static bool cut_tail(const DiskFile& file);
   Result<void> create_files(const ObjectId& id, uint64_t size, DiskFile* file);
   Result<void> write_checksums(const DiskFile& file, const DiskWrittenJob& job);
   void arm(DiskOpenJob& job);

@@ -26,6 +26,23 @@ using disk_format::index_chunks_of;
 
 namespace {
 
+// Cuts a tail that was written in whole pages: who reads the file past us would read what lies behind the object's end.
+// found_out: the file's size before. False: it is of another size, or no file that holds data.
+bool cut_tail(int fd, uint64_t size, uint64_t* found_out) {
+  struct stat status;
+  *found_out = 0;
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) return false;
+  *found_out = static_cast<uint64_t>(status.st_size);
+  if (*found_out == size) return true;
+  return *found_out == disk_format::round_up_to_page(size) && ftruncate(fd, static_cast<off_t>(size)) == 0;
+}
+
+// After a block was written that the index had already (two loads of one block).
+bool cut_tail(const DiskFile& file) {
+  uint64_t found = 0;
+  return cut_tail(file.fd, file.object_bytes, &found);
+}
+
 void close_fds(const DiskFile& file) {
   if (file.fd >= 0) ::close(file.fd);
   if (file.sums_fd >= 0) ::close(file.sums_fd);
@@ -58,17 +75,6 @@ Result<void> DiskKeeper::run_open(DiskOpenJob& job) {
   if (index_.find(job.id, 0, &view) && view.whole && !view.whole_verified) unit_.verifier->verify_soon(job.id);
   arm(job);
   return {};
-}
-
-// A tail that was written in whole pages is cut, also one that was written again when the index had it already (two loads
-// of one block): who reads the file past us would read what lies behind the object's end. False: it has another size.
-bool DiskKeeper::cut_tail(const DiskFile& file) {
-  struct stat status;
-  if (fstat(file.fd, &status) != 0) return false;
-  const auto found = static_cast<uint64_t>(status.st_size);
-  if (found == file.object_bytes) return true;
-  return found == disk_format::round_up_to_page(file.object_bytes) &&
-         ftruncate(file.fd, static_cast<off_t>(file.object_bytes)) == 0;
 }
 
 // Between the check and the ioctl nothing can be dropped: that is this thread's work. Verified blocks do not change by
@@ -119,13 +125,8 @@ Result<int> DiskKeeper::open_data(const ObjectId& id, uint64_t size) {
     if (os_errno == EIO) unit_.on_read_error(os_errno);
     return fail(Code::io, os_errno);
   }
-  struct stat status;
-  bool good = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
-  const uint64_t found = good ? static_cast<uint64_t>(status.st_size) : 0;
-  // A tail that was written in whole pages, and not cut because the process ended there.
-  if (good && found != size)
-    good = found == disk_format::round_up_to_page(size) && ftruncate(fd, static_cast<off_t>(size)) == 0;
-  if (good) return fd;
+  uint64_t found = 0;
+  if (cut_tail(fd, size, &found)) return fd;  // uncut when the process ended behind the write
   ::close(fd);
   BC_LOG(warn, "cached object {} has {} bytes on disk, not {}: removed", to_hex(id), found, size);
   return fail(Code::not_found);
