@@ -23,22 +23,7 @@ expect_finding() {
 # Answers of S3 that a good server cannot be brought to, and web servers with something missing.
 start_nginx() {
   PORT=$(free_port)
-  mkdir -p "$MOUNT_TMP/nginx"
-  chmod 755 "$MOUNT_TMP" "$tree"
-  cat >"$MOUNT_TMP/nginx/conf" <<CONF
-user root;
-worker_processes 1;
-daemon off;
-pid $MOUNT_TMP/nginx/pid;
-error_log $MOUNT_TMP/nginx/error;
-events { worker_connections 64; }
-http {
-  access_log off;
-  client_body_temp_path $MOUNT_TMP/nginx/body;
-  proxy_temp_path $MOUNT_TMP/nginx/proxy;
-  fastcgi_temp_path $MOUNT_TMP/nginx/fastcgi;
-  uwsgi_temp_path $MOUNT_TMP/nginx/uwsgi;
-  scgi_temp_path $MOUNT_TMP/nginx/scgi;
+  nginx_conf <<CONF
   server {
     listen 127.0.0.1:$PORT;
     location /good/ { alias $tree/; autoindex on; autoindex_format json; }
@@ -57,7 +42,6 @@ http {
     }
     location /unreadable/ { return 403 "<Error><Code>AccessDenied</Code></Error>"; }
   }
-}
 CONF
   nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
   NGINX_PID=$!

@@ -12,22 +12,7 @@ start_nginx() {
   JSON_PORT=$(free_port)
   HTML_PORT=$(free_port)
   PLAIN_PORT=$(free_port)
-  mkdir -p "$MOUNT_TMP/nginx"
-  chmod 755 "$MOUNT_TMP" "$tree"
-  cat >"$MOUNT_TMP/nginx/conf" <<CONF
-user root;
-worker_processes 1;
-daemon off;
-pid $MOUNT_TMP/nginx/pid;
-error_log $MOUNT_TMP/nginx/error;
-events { worker_connections 256; }
-http {
-  access_log $MOUNT_TMP/nginx/access;
-  client_body_temp_path $MOUNT_TMP/nginx/body;
-  proxy_temp_path $MOUNT_TMP/nginx/proxy;
-  fastcgi_temp_path $MOUNT_TMP/nginx/fastcgi;
-  uwsgi_temp_path $MOUNT_TMP/nginx/uwsgi;
-  scgi_temp_path $MOUNT_TMP/nginx/scgi;
+  nginx_conf <<CONF
   server {
     listen 127.0.0.1:$JSON_PORT;
     location /data/ { alias $tree/; autoindex on; autoindex_format json; }
@@ -43,7 +28,6 @@ http {
     location / { autoindex on; autoindex_format json; max_ranges 0; }
     location /anonymous/ { alias $tree/sizes/; etag off; add_header Last-Modified ""; }
   }
-}
 CONF
   nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
   NGINX_PID=$!

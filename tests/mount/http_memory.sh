@@ -14,25 +14,9 @@ MOUNT_MEMORY=${limit_mib}MiB
 start_nginx() {
   local port
   port=$(free_port)
-  mkdir -p "$MOUNT_TMP/nginx"
-  chmod 755 "$MOUNT_TMP" "$tree"
-  cat >"$MOUNT_TMP/nginx/conf" <<CONF
-user root;
-worker_processes 1;
-daemon off;
-pid $MOUNT_TMP/nginx/pid;
-error_log $MOUNT_TMP/nginx/error;
-events { worker_connections 256; }
-http {
-  access_log off;
+  nginx_conf <<CONF
   sendfile on;
-  client_body_temp_path $MOUNT_TMP/nginx/body;
-  proxy_temp_path $MOUNT_TMP/nginx/proxy;
-  fastcgi_temp_path $MOUNT_TMP/nginx/fastcgi;
-  uwsgi_temp_path $MOUNT_TMP/nginx/uwsgi;
-  scgi_temp_path $MOUNT_TMP/nginx/scgi;
   server { listen 127.0.0.1:$port; root $tree; autoindex on; autoindex_format json; }
-}
 CONF
   nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
   NGINX_PID=$!

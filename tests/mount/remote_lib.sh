@@ -109,3 +109,28 @@ install_nginx() {
   ((made == 0)) || rm -f "$policy"
   command -v nginx >/dev/null || nothing_tested "HTTP" "nginx could not be installed"
 }
+
+# nginx_conf: writes nginx's configuration; what is particular to a test, in the context `http`, comes from stdin.
+nginx_conf() {
+  mkdir -p "$MOUNT_TMP/nginx"
+  chmod 755 "$MOUNT_TMP" "$tree"
+  {
+    cat <<CONF
+user root;
+worker_processes 1;
+daemon off;
+pid $MOUNT_TMP/nginx/pid;
+error_log $MOUNT_TMP/nginx/error;
+events { worker_connections 256; }
+http {
+  access_log $MOUNT_TMP/nginx/access;
+  client_body_temp_path $MOUNT_TMP/nginx/body;
+  proxy_temp_path $MOUNT_TMP/nginx/proxy;
+  fastcgi_temp_path $MOUNT_TMP/nginx/fastcgi;
+  uwsgi_temp_path $MOUNT_TMP/nginx/uwsgi;
+  scgi_temp_path $MOUNT_TMP/nginx/scgi;
+CONF
+    cat
+    printf '}\n'
+  } >"$MOUNT_TMP/nginx/conf"
+}
