@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <unistd.h>
+
 #include "base/log.h"
 #include "cache/disk_verifier.h"
 
@@ -198,6 +200,7 @@ void DiskKeeper::finish() {
     unit_.files.release(*file);
   }
   close_files();
+  if (orphan_folder_fd_ >= 0) ::close(std::exchange(orphan_folder_fd_, -1));
   unit_.keep_spent();
   const Result<void> stopped = unit_.journal->stop();
   if (!stopped) unit_.on_write_error(stopped.error().os_errno);

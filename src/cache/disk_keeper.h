@@ -105,8 +105,9 @@ class DiskKeeper {
   void sweep_object(const DiskEntry& entry);
   bool is_expired(const std::string& path) const;
   void sweep_orphans();
-  bool orphans_left() const { return orphan_folder_ <= disk_format::fan_out; }
-  void sweep_next_folder();
+  bool orphans_left() const { return orphan_folder_ <= disk_format::fan_out || orphan_folder_fd_ >= 0; }
+  void open_orphan_folder();
+  void sweep_names();
   bool is_orphan(const char* name, bool in_segments);
 
   DiskUnit& unit_;
@@ -127,7 +128,10 @@ class DiskKeeper {
   uint64_t next_sweep_ns_ = 0;
   bool sweeping_ = false;
   DiskCursor sweep_cursor_;
-  unsigned orphan_folder_ = 0;
+  std::vector<DiskEntry> swept_;
+  unsigned orphan_folder_ = 0;  // the next one
+  int orphan_folder_fd_ = -1;   // of the one before, while it is looked through
+  uint64_t orphans_removed_ = 0;
 };
 
 // Runs the job on the keeper and waits for it. Not for cores, nor for the keeper.

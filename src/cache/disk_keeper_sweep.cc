@@ -6,19 +6,19 @@
 // statx per object, some thousands a second.
 //
 // Unknown files are left by a crash between the file and its index record, by a disk that was removed from the cache and
-// came back, and by an index that was lost. Some folders each tick after the start.
+// came back, and by an index that was lost. Looked for from the start on, a hundredth of a second in each tick: an ordinary
+// cache is through with it before its second reader comes. Nothing here allocates once the vectors have grown.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <fmt/format.h>
 
 #include "base/log.h"
 #include "cache/disk_keeper.h"
@@ -27,7 +27,8 @@ namespace blobcache {
 
 namespace {
 
-constexpr unsigned folders_per_tick = 8;
+constexpr uint64_t orphans_ns_per_tick = 10'000'000;
+constexpr size_t names_bytes = 16 * limits::KiB;
 constexpr uint64_t sweep_every_max_ns = 600 * DiskHealth::second_ns;
 constexpr uint64_t sweep_every_min_ns = DiskHealth::second_ns / 5;
 
@@ -91,9 +92,8 @@ void DiskKeeper::sweep(uint64_t now_ns) {
     sweep_cursor_ = {};
     if (ttl_ns != 0) sweep_expired_segments();
   }
-  std::vector<DiskEntry> entries;
-  sweeping_ = index_.copy_entries(unit_.number, &sweep_cursor_, &entries);
-  for (const DiskEntry& entry : entries) {
+  sweeping_ = index_.copy_entries(unit_.number, &sweep_cursor_, &swept_);
+  for (const DiskEntry& entry : swept_) {
     thread_.begin_work();
     sweep_object(entry);
   }
@@ -119,27 +119,39 @@ bool DiskKeeper::is_orphan(const char* file_name, bool in_segments) {
 }
 
 void DiskKeeper::sweep_orphans() {
-  for (unsigned i = 0; i < folders_per_tick && orphans_left(); ++i) sweep_next_folder();
+  const uint64_t until_ns = steady_now_ns() + orphans_ns_per_tick;
+  do {
+    if (orphan_folder_fd_ < 0) open_orphan_folder();
+    if (orphan_folder_fd_ >= 0) sweep_names();
+  } while (orphans_left() && steady_now_ns() < until_ns);
 }
 
-void DiskKeeper::sweep_next_folder() {
-  const bool in_segments = orphan_folder_ == disk_format::fan_out;
-  const std::string path = in_segments ? "segments" : fmt::format("objects/{:02x}", orphan_folder_);
-  ++orphan_folder_;
-  const int fd = openat(unit_.directory.root_fd(), path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-  DIR* folder = fd < 0 ? nullptr : fdopendir(fd);
-  if (folder == nullptr) {
-    if (fd >= 0) ::close(fd);
-    return;
+// Folders that cannot be opened hold nothing that is known of: they are passed over.
+void DiskKeeper::open_orphan_folder() {
+  for (; orphan_folder_ <= disk_format::fan_out && orphan_folder_fd_ < 0; ++orphan_folder_) {
+    char path[16] = "segments";
+    if (orphan_folder_ < disk_format::fan_out) std::snprintf(path, sizeof path, "objects/%02x", orphan_folder_);
+    orphan_folder_fd_ = openat(unit_.directory.root_fd(), path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
   }
-  uint64_t removed = 0;
-  while (const dirent* entry = readdir(folder)) {
+}
+
+// As many names as fit: a folder of a million does not hold the keeper's jobs up. Removing what was read does not move what
+// is read next.
+void DiskKeeper::sweep_names() {
+  alignas(dirent64) char names[names_bytes];
+  thread_.begin_work();
+  const ssize_t bytes = getdents64(orphan_folder_fd_, names, sizeof names);
+  const bool in_segments = orphan_folder_ > disk_format::fan_out;  // of the folder that is open
+  for (ssize_t at = 0; at < bytes;) {
+    const auto* entry = reinterpret_cast<const dirent64*>(names + at);
+    at += entry->d_reclen;
     thread_.begin_work();
-    if (is_orphan(entry->d_name, in_segments) && unlinkat(fd, entry->d_name, 0) == 0) ++removed;
+    if (is_orphan(entry->d_name, in_segments) && unlinkat(orphan_folder_fd_, entry->d_name, 0) == 0) ++orphans_removed_;
   }
-  closedir(folder);
-  if (removed > 0)
-    BC_LOG(info, "{}/{}: {} files that the index does not know removed", unit_.directory.path(), path, removed);
+  if (bytes > 0) return;
+  ::close(std::exchange(orphan_folder_fd_, -1));
+  if (!orphans_left() && orphans_removed_ > 0)
+    BC_LOG(info, "{}: {} files that the index does not know removed", unit_.directory.path(), orphans_removed_);
 }
 
 }  // namespace blobcache

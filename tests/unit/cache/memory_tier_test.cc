@@ -7,27 +7,18 @@
 
 #include <doctest/doctest.h>
 
+#include "unit/cache/allocations.h"
 #include "unit/cache/tier_fixture.h"
-
-// Sanitizers bring an operator new of their own, and clang links it statically: nothing is counted there.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define BC_TEST_COUNTS_ALLOCATIONS 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define BC_TEST_COUNTS_ALLOCATIONS 0
-#endif
-#endif
-#ifndef BC_TEST_COUNTS_ALLOCATIONS
-#define BC_TEST_COUNTS_ALLOCATIONS 1
-#endif
 
 #if BC_TEST_COUNTS_ALLOCATIONS
 namespace {
-std::atomic<uint64_t> allocations{0};
+thread_local uint64_t allocations = 0;
 }  // namespace
 
+uint64_t blobcache::test::allocation_count() { return allocations; }
+
 void* operator new(size_t bytes) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
+  ++allocations;
   void* memory = std::malloc(bytes == 0 ? 1 : bytes);
   if (memory == nullptr) std::abort();
   return memory;
@@ -230,7 +221,7 @@ TEST_CASE("hits, plans and loads allocate nothing") {
   REQUIRE(t.bring_in(chunk_request(object, 4 * MiB, 1 * MiB)));
   std::vector<std::byte> to(1 * MiB);
   TestPlan plan;
-  const uint64_t before = allocations.load();
+  const uint64_t before = allocations;
   bool all = true;
   for (unsigned i = 0; i < 100; ++i) {
     all = t.tier->try_copy(object, i * 512, 4096, to.data(), i) && all;
@@ -240,11 +231,11 @@ TEST_CASE("hits, plans and loads allocate nothing") {
     t.tier->finish_load(t.core(0), *plan.spans[0].frame, plan.spans[0].blocks_to_load, {.ok = true});
     t.tier->release(plan);
   }
-  CHECK(allocations.load() == before);
+  CHECK(allocations == before);
   CHECK(all);
   // The function, not the expression: clang removes a new whose result is not used.
   void* counted = ::operator new(8);
-  CHECK(allocations.load() == before + 1);
+  CHECK(allocations == before + 1);
   ::operator delete(counted);
 }
 #else
