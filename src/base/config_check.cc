@@ -38,6 +38,19 @@ bool is_source(std::string_view source) {
   return source.find("://") == std::string_view::npos && is_absolute(source);
 }
 
+// HOST:PORT of this machine alone.
+bool is_loopback(std::string_view address) {
+  const std::string_view host = address.substr(0, address.rfind(':'));
+  return host.starts_with("127.") || host == "localhost" || host == "[::1]";
+}
+
+// Both absolute; "/" is above everything else.
+bool is_below(std::string_view inner, std::string_view outer) {
+  if (outer.empty()) return false;
+  if (outer == "/") return inner.size() > 1;
+  return inner.size() > outer.size() && inner.starts_with(outer) && inner[outer.size()] == '/';
+}
+
 class Check {
  public:
   explicit Check(const Config& config) : config_(config) {}
@@ -125,6 +138,11 @@ class Check {
   void peers_and_http() {
     const PeersConfig& peers = config_.peers;
     address("http.listen", config_.http.listen);
+    if (!config_.http.listen.empty() && config_.http.secret_file.empty() && !is_loopback(config_.http.listen)) {
+      problem("http.listen", config_.http.listen,
+              "it is reached from other machines, so http.secret_file must name a file with a token; or listen on "
+              "127.0.0.1");
+    }
     address("peers.listen", peers.listen);
     for (const std::string& member : peers.members) address("peers.members", member);
     if (peers.stream_window_bytes > peers.connection_window_bytes) {
@@ -159,10 +177,26 @@ class Check {
         if (config_.volumes[other].mountpoint == volume.mountpoint) {
           problem(place + ".mountpoint", volume.mountpoint, "another volume has the same; give each its own");
         }
+        nested(place, volume, config_.volumes[other]);
+        nested(fmt::format("volume[{}]", other), config_.volumes[other], volume);
         if (!volume.name.empty() && config_.volumes[other].name == volume.name) {
           problem(place + ".name", volume.name, "another volume has the same; give each its own");
         }
       }
+    }
+  }
+
+  // To mount, or to look at the source, would ask a volume that is not served yet.
+  void nested(const std::string& place, const VolumeConfig& volume, const VolumeConfig& other) {
+    if (is_below(volume.mountpoint, other.mountpoint)) {
+      problem(
+          place + ".mountpoint", volume.mountpoint,
+          fmt::format("it lies inside the mount point {} of another volume; put them side by side", other.mountpoint));
+    }
+    if (is_below(volume.source, other.mountpoint) || (!volume.source.empty() && volume.source == other.mountpoint)) {
+      problem(place + ".source", volume.source,
+              fmt::format("it lies inside the mount point {} of another volume; give it the other's source",
+                          other.mountpoint));
     }
   }
 

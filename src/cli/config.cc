@@ -6,43 +6,40 @@
 #include "base/config.h"
 #include "cli/command.h"
 #include "cli/commands.h"
+#include "cli/config_sources.h"
 
 namespace blobcache::cli {
 namespace {
-
-constexpr const char* default_path = "/etc/blobcache/blobcache.toml";
 
 int print_problems(const Problems& problems) {
   for (const std::string& problem : problems) fmt::print(stderr, "blobcache: {}\n", problem);
   return exit_failed;
 }
 
-// File, environment, options, and what they are together.
-Problems load(const std::string& path, const std::vector<std::string>& options, Config* config) {
-  Problems problems = load_config_file(*config, path);
+}  // namespace
+
+// What does not fit together is told once each value is right by itself.
+Problems load_config(const ConfigSources& sources, Config* config) {
+  Problems problems = load_config_file(*config, sources.path);
   for (std::string& problem : load_config_environment(*config, environ)) problems.push_back(std::move(problem));
-  for (const std::string& option : options) {
+  for (const std::string& option : sources.options) {
     if (std::optional<std::string> problem = set_config_option(*config, option))
       problems.push_back(std::move(*problem));
   }
-  // What does not fit together is told once each value is right by itself.
   return problems.empty() ? check_config(*config) : problems;
 }
-
-}  // namespace
 
 int config_command(int argc, char** argv) {
   CLI::App app("Check, show or explain the configuration.", "blobcache config");
   app.require_subcommand(1);
-  std::string path = default_path;
-  std::vector<std::string> options;
+  ConfigSources sources;
   bool toml = false;
   CLI::App* check = app.add_subcommand("check", "validate a file: every problem with its line");
   CLI::App* show = app.add_subcommand("show", "the values in force, and where each came from");
   CLI::App* reference = app.add_subcommand("reference", "every key with default, unit and meaning");
   for (CLI::App* command : {check, show}) {
-    command->add_option("--config", path, fmt::format("the file ({})", default_path))->type_name("FILE");
-    command->add_option("-o", options, "a key that overrides the file; may be repeated")
+    command->add_option("--config", sources.path, fmt::format("the file ({})", sources.path))->type_name("FILE");
+    command->add_option("-o", sources.options, "a key that overrides the file; may be repeated")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
   }
@@ -57,10 +54,10 @@ int config_command(int argc, char** argv) {
     return exit_done;
   }
   Config config;
-  const Problems problems = load(path, options, &config);
+  const Problems problems = load_config(sources, &config);
   if (!problems.empty()) return print_problems(problems);
   if (check->parsed()) {
-    fmt::print("{}: ok, {} volumes, {} cache disks\n", path, config.volumes.size(), config.cache.disks.size());
+    fmt::print("{}: ok, {} volumes, {} cache disks\n", sources.path, config.volumes.size(), config.cache.disks.size());
   } else {
     fmt::print("{}", show_config(config));
   }

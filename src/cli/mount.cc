@@ -23,7 +23,9 @@ void print_summary(std::string summary) {
   std::fflush(stdout);
 }
 
-node::Outcome run_in_foreground(const Config& config) { return node::run(config, print_summary); }
+node::Outcome run_in_foreground(const Config& config) {
+  return node::run(config, {.on_ready = print_summary, .notify = true});
+}
 
 node::Outcome run_in_background(const Config& config) {
   const std::string directory = state_directory();
@@ -38,7 +40,7 @@ node::Outcome run_in_background(const Config& config) {
   };
   node::Outcome outcome = start_daemon(options, [&](const OnReady& on_ready) {
     log::configure({.level = config.log.level, .format = config.log.format});
-    return node::run(config, on_ready);
+    return node::run(config, {.on_ready = on_ready});
   });
   if (outcome.exit_code == 0) print_summary(outcome.message);
   return outcome;

@@ -78,6 +78,33 @@ node::Outcome make_cache_directory(const std::string& path) {
                                    path, os_errno == EEXIST ? "a file has that name" : std::strerror(os_errno))};
 }
 
+// Resolved and looked at; as the file or the command line names it before, as the mount table will show it afterwards.
+node::Outcome place(VolumeConfig& volume, std::vector<std::string>* notes_out) {
+  const std::optional<std::string> mountpoint = resolve_mountpoint(volume.mountpoint);
+  if (!mountpoint) {
+    return {exit_failed, fmt::format("mount point {} does not exist; create it with `mkdir -p {}`", volume.mountpoint,
+                                     volume.mountpoint)};
+  }
+  // Before the source is looked at: a dead mount may cover it.
+  std::string cleaned;
+  node::Outcome outcome = prepare_mountpoint(*mountpoint, &cleaned);
+  if (!cleaned.empty()) notes_out->push_back(cleaned);
+  if (outcome.exit_code != 0) return outcome;
+  std::string source;
+  outcome = resolve_source(volume.source, &source);
+  if (outcome.exit_code != 0) return outcome;
+  if (is_within(*mountpoint, source) || is_within(source, *mountpoint)) {
+    return {exit_failed,
+            fmt::format("mount point {} and source {} lie inside each other; choose a mount point outside the "
+                        "source",
+                        *mountpoint, source)};
+  }
+  volume.source = source;
+  volume.mountpoint = *mountpoint;
+  if (volume.name.empty()) volume.name = escape_mount_path(*mountpoint);
+  return {};
+}
+
 }  // namespace
 
 node::Outcome apply_mount_arguments(const MountArguments& arguments, const char* const* environment, Config* config) {
@@ -107,35 +134,27 @@ node::Outcome apply_mount_arguments(const MountArguments& arguments, const char*
 
 node::Outcome place_volume(const MountArguments& arguments, Config* config, std::vector<std::string>* notes_out) {
   if (config->volumes.empty()) config->volumes.emplace_back();
-  VolumeConfig& volume = config->volumes[0];
-  const std::optional<std::string> mountpoint = resolve_mountpoint(arguments.mountpoint);
-  if (!mountpoint) {
-    return {exit_failed, fmt::format("mount point {} does not exist; create it with `mkdir -p {}`",
-                                     arguments.mountpoint, arguments.mountpoint)};
-  }
-  // Before the source is looked at: a dead mount may cover it.
-  std::string cleaned;
-  node::Outcome outcome = prepare_mountpoint(*mountpoint, &cleaned);
-  if (!cleaned.empty()) notes_out->push_back(cleaned);
-  if (outcome.exit_code != 0) return outcome;
-  std::string source;
-  outcome = resolve_source(arguments.source, &source);
-  if (outcome.exit_code != 0) return outcome;
-  if (is_within(*mountpoint, source) || is_within(source, *mountpoint)) {
-    return {exit_failed,
-            fmt::format("mount point {} and source {} lie inside each other; choose a mount point outside the "
-                        "source",
-                        *mountpoint, source)};
-  }
-  volume.source = source;
-  volume.mountpoint = *mountpoint;
+  config->volumes[0].source = arguments.source;
+  config->volumes[0].mountpoint = arguments.mountpoint;
   config->set_by["volume[0].source"] = config->set_by["volume[0].mountpoint"] = "option";
-  if (volume.name.empty()) volume.name = escape_mount_path(*mountpoint);
-  for (DiskConfig& disk : config->cache.disks) place_disk(disk, config->set_by.contains("cache.disk[0].path"));
+  return place_volumes(config, notes_out);
+}
+
+node::Outcome place_volumes(Config* config, std::vector<std::string>* notes_out) {
+  for (VolumeConfig& volume : config->volumes) {
+    node::Outcome outcome = place(volume, notes_out);
+    if (outcome.exit_code != 0) return outcome;
+  }
+  for (size_t i = 0; i < config->cache.disks.size(); ++i) {
+    place_disk(config->cache.disks[i], config->set_by.contains(fmt::format("cache.disk[{}].path", i)));
+  }
   const Problems problems = check_config(*config);
   if (!problems.empty()) return {exit_wrong_use, problems.front()};
   for (const DiskConfig& disk : config->cache.disks) {
-    outcome = check_cache_directory(disk.path, volume);
+    node::Outcome outcome;
+    for (const VolumeConfig& volume : config->volumes) {
+      if (outcome.exit_code == 0) outcome = check_cache_directory(disk.path, volume);
+    }
     if (outcome.exit_code == 0) outcome = make_cache_directory(disk.path);
     if (outcome.exit_code != 0) return outcome;
   }

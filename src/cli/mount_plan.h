@@ -1,4 +1,4 @@
-// MountPlan: the command line of `mount` as a checked Config.
+// MountPlan: the command line of `mount`, or the file of `run`, as a checked Config.
 //   Thread    main
 #pragma once
 
@@ -26,6 +26,9 @@ node::Outcome apply_mount_arguments(const MountArguments& arguments, const char*
 
 // Source and mount point: resolved, looked at, put into the one volume. notes_out: what a person should know.
 node::Outcome place_volume(const MountArguments& arguments, Config* config, std::vector<std::string>* notes_out);
+
+// The same for every volume that a file configures. notes_out: as above.
+node::Outcome place_volumes(Config* config, std::vector<std::string>* notes_out);
 
 // What every mount needs of the machine: /dev/fuse, io_uring, and fusermount3 where the user is not root.
 node::Outcome check_machine();

@@ -51,6 +51,12 @@ void wait_for_end(int process_fd) {
   poll(&poll_fd, 1, end_ms);
 }
 
+// The daemon of several volumes goes on with the others.
+bool serves_others(const fuse::MountEntry& mount) {
+  std::string answer;
+  return ask_mount(mount, "mounts", ping_ms, &answer) == Ping::Answer::alive && answer[0] != '0' && answer != "1\n";
+}
+
 // Busy, though its daemon lives. Without a process that holds it, it is requests of processes that have ended which still
 // wait for a slow origin: they need no mount point.
 int refuse_or_detach_busy(const std::string& path) {
@@ -90,8 +96,9 @@ int abort_and_detach(const fuse::MountEntry& mount, const std::string& path, std
 
 int unmount(const fuse::MountEntry& mount, const std::string& path) {
   const Ping ping = ping_mount(mount, ping_ms);
-  const int process_fd =
-      ping.answer == Ping::Answer::alive ? static_cast<int>(syscall(SYS_pidfd_open, ping.pid, 0)) : -1;
+  const int process_fd = ping.answer == Ping::Answer::alive && !serves_others(mount)
+                             ? static_cast<int>(syscall(SYS_pidfd_open, ping.pid, 0))
+                             : -1;
   const std::optional<int> result = plain_unmount(path, ping.answer == Ping::Answer::alive ? plain_alive_ms : plain_ms);
   if (result == 0) {
     wait_for_end(process_fd);

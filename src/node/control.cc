@@ -42,6 +42,7 @@ Result<void> Control::open(const std::string& path) {
   if (!fill_address(path, address)) return fail(Code::invalid, ENAMETOOLONG);
   if (somebody_listens(address)) return fail(Code::again, EADDRINUSE);
   unlink(path.c_str());
+  if (fd_ >= 0) return add_name(path);
   fd_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd_ < 0) return std::unexpected(error_from_errno(errno));
   const mode_t before = umask(0117);
@@ -54,7 +55,16 @@ Result<void> Control::open(const std::string& path) {
     fd_ = -1;
     return std::unexpected(error_from_errno(os_errno));
   }
-  path_ = path;
+  paths_ = {path};
+  return {};
+}
+
+// By its own name in the same folder, so that the folder may be seen at another place.
+Result<void> Control::add_name(const std::string& path) {
+  const std::string& socket_path = paths_.front();
+  const std::string target = socket_path.substr(socket_path.rfind('/') + 1);
+  if (symlink(target.c_str(), path.c_str()) != 0) return std::unexpected(error_from_errno(errno));
+  paths_.push_back(path);
   return {};
 }
 
@@ -62,7 +72,8 @@ void Control::close() {
   if (fd_ < 0) return;
   ::close(fd_);
   fd_ = -1;
-  unlink(path_.c_str());
+  for (const std::string& path : paths_) unlink(path.c_str());
+  paths_.clear();
 }
 
 void Control::on_readable() {

@@ -1,5 +1,6 @@
 // Control: the socket on which other commands reach a running node: one line in, one answer out.
 //   ping    -> "pong PID\n", once every core has answered a message
+//   mounts  -> how many of its mounts are still served
 //   status  -> one JSON object
 //   stop    -> "ok\n", and the node drains
 //   evict ID BYTES -> "ok\n", once the object of that size is neither on disk nor in memory; or "error: ...\n"
@@ -12,6 +13,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -23,7 +25,8 @@ class Control {
   using Command = std::function<std::string(std::string_view arguments)>;
 
   ~Control() { close(); }
-  // Errors: what bind said; again when another live process listens there.
+  // Listens there; the first time at all, later under one more name. Errors: what bind said; again when another live process
+  // listens there.
   Result<void> open(const std::string& path);
   void close();
   int fd() const { return fd_; }
@@ -32,8 +35,10 @@ class Control {
   void on_readable();
 
  private:
+  Result<void> add_name(const std::string& path);
+
   int fd_ = -1;
-  std::string path_;
+  std::vector<std::string> paths_;  // the socket; then links to it
   std::map<std::string, Command, std::less<>> commands_;
 };
 

@@ -116,7 +116,9 @@ void Core::run() {
   }
   // Disks hang, cores do not: one of them looks after all disks.
   if (options_.number == 0 && options_.shared->disk != nullptr) reactor_->arm(disk_watch_, disk_watch_ns);
+  for (Guest* guest : options_.guests) guest->start(*reactor_);
   reactor_->run();
+  for (Guest* guest : options_.guests) guest->stop();
   if (disk_watch_.armed()) reactor_->cancel(disk_watch_);
   const bool written = finish_writes();
   drained_ = reactor_->drain(drain_ns) && written;

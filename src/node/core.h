@@ -14,6 +14,7 @@
 
 #include "base/epoch.h"
 #include "cache/disk_writer.h"
+#include "node/guest.h"
 #include "node/plan.h"
 #include "ring/poster.h"
 #include "ring/reactor.h"
@@ -42,6 +43,7 @@ class Core {
     // One volume on this core has no connection and no task any more. Called on the core's thread.
     std::function<void()> on_volume_idle;
     const std::vector<std::unique_ptr<Core>>* cores = nullptr;  // all of them, this one too
+    std::vector<Guest*> guests;
   };
   explicit Core(Options options);
   ~Core();

@@ -9,10 +9,8 @@
 
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstring>
-#include <semaphore>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -32,10 +30,14 @@
 #include "node/core.h"
 #include "node/disks.h"
 #include "node/evictions.h"
+#include "node/notify.h"
+#include "node/pings.h"
 #include "node/plan.h"
 #include "node/pruner.h"
+#include "node/reload.h"
 #include "node/status.h"
 #include "node/volumes.h"
+#include "node/watchdog.h"
 #include "ring/uring.h"
 
 namespace blobcache::node {
@@ -43,23 +45,18 @@ namespace {
 
 constexpr int drain_ms = 10'000;
 constexpr int abort_ms = 2'000;
-constexpr int ping_ms = 1'000;
 constexpr unsigned pruner_patience_ms = 1'000;
 constexpr unsigned disk_patience_ms = 5'000;
 
-struct PingMessage : Message {
-  PingMessage() : Message(+[](Op& op, int32_t, uint32_t) { static_cast<PingMessage&>(op).answered.release(); }) {}
-  std::binary_semaphore answered{0};
-  bool in_flight = false;
-};
-
 class Node {
  public:
-  explicit Node(const Config& config) : config_(config) {}
+  Node(const Config& config, const RunOptions& options) : config_(config), options_(options) {
+    if (options.written != nullptr) written_ = *options.written;
+  }
   ~Node();
 
   Outcome start();
-  void serve(const std::function<void(const std::string&)>& on_ready);
+  void serve();
   // False: something still hangs; end the process without destroying this.
   bool stop();
 
@@ -71,21 +68,29 @@ class Node {
   Outcome mount_all() { return mount_volumes(config_, plan_, shared_, &why_no_passthrough_); }
   Outcome start_cores();
   Outcome open_control();
+  void add_commands();
   std::string answer_ping();
+  void reload();
+  void drain();
   void count_idle();
   std::string summary() const;
+  std::string status_line() const;
   // Waits for a signal, a caller or the end of all mounts. timeout_ms -1: no limit.
   enum class Wake { signal, idle, timeout };
   Wake wait(int timeout_ms);
 
-  const Config& config_;
+  Config config_;   // in force
+  Config written_;  // that a reload is compared with: as it was read, less what a restart would bring
+  const RunOptions& options_;
   Machine machine_;
   Plan plan_;
   Arena arena_;
   SharedState shared_;
   std::vector<std::unique_ptr<Core>> cores_;
-  std::vector<std::unique_ptr<PingMessage>> pings_;  // one a core
+  std::unique_ptr<Pings> pings_;
   Control control_;
+  Notify notify_;
+  std::unique_ptr<Watchdog> watchdog_;  // null: nobody asked for one
   std::unique_ptr<Poster> poster_;
   Pruner pruner_;
   std::unique_ptr<Evictions> evictions_;
@@ -174,23 +179,30 @@ Outcome Node::open_disk_tier() {
 Outcome Node::start_cores() {
   idle_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   servers_busy_ = plan_.cores * static_cast<unsigned>(shared_.volumes.size());
+  std::vector<Guest*> guests;
+  if (notify_.watchdog_ns() != 0) {
+    watchdog_ = std::make_unique<Watchdog>(notify_.fd(), notify_.watchdog_ns());
+    guests.push_back(watchdog_.get());
+  }
   for (unsigned i = 0; i < plan_.cores; ++i) {
     cores_.push_back(std::make_unique<Core>(Core::Options{.number = i,
                                                           .plan = &plan_,
                                                           .machine = &machine_,
                                                           .shared = &shared_,
                                                           .on_volume_idle = [this] { count_idle(); },
-                                                          .cores = &cores_}));
+                                                          .cores = &cores_,
+                                                          .guests = i == 0 ? guests : std::vector<Guest*>()}));
   }
-  for (const std::unique_ptr<Core>& core : cores_) {
-    pings_.push_back(std::make_unique<PingMessage>());
-    core->start();
-  }
+  pings_ = std::make_unique<Pings>(cores_);
+  for (const std::unique_ptr<Core>& core : cores_) core->start();
   for (const std::unique_ptr<Core>& core : cores_) {
     if (const Result<void> ready = core->wait_ready(); !ready) {
       return lacking(fmt::format("a core could not set up its ring: {} (RLIMIT_MEMLOCK, kernel.io_uring_disabled)",
                                  std::strerror(ready.error().os_errno)));
     }
+  }
+  for (const std::unique_ptr<Core>& core : cores_) {
+    if (watchdog_ != nullptr) watchdog_->watch(core->reactor());
   }
   if (shared_.disk != nullptr) {
     shared_.disk->start();
@@ -202,12 +214,11 @@ Outcome Node::start_cores() {
   return {};
 }
 
-Outcome Node::open_control() {
-  poster_ = std::make_unique<Poster>();
-  const std::string name =
-      config_.volumes.size() == 1 ? escape_mount_path(config_.volumes[0].mountpoint) : config_.node.name;
-  evictions_ = std::make_unique<Evictions>(shared_);
+void Node::add_commands() {
   control_.add("ping", [this](std::string_view) { return answer_ping(); });
+  control_.add("mounts", [this](std::string_view) {
+    return fmt::format("{}\n", (servers_busy_ + plan_.cores - 1) / plan_.cores);
+  });
   control_.add("status", [this](std::string_view) { return status_json(config_, plan_, shared_, cores_); });
   control_.add("evict", [this](std::string_view arguments) {
     return evictions_->evict(arguments, *poster_, cores_[0]->reactor());
@@ -219,30 +230,32 @@ Outcome Node::open_control() {
     kill(getpid(), SIGTERM);
     return std::string("ok\n");
   });
+}
+
+Outcome Node::open_control() {
+  poster_ = std::make_unique<Poster>();
+  evictions_ = std::make_unique<Evictions>(shared_);
+  add_commands();
   if (const int os_errno = make_state_directory(); os_errno != 0) {
     return failed(fmt::format("cannot create {}: {}", state_directory(), std::strerror(os_errno)));
   }
-  const std::string path = control_socket_path(state_directory(), name);
-  if (const Result<void> opened = control_.open(path); !opened) {
-    return failed(
-        fmt::format("cannot listen on the control socket {}: {}", path, std::strerror(opened.error().os_errno)));
+  std::vector<std::string> names;
+  if (!options_.name.empty()) names.push_back(escape_mount_path(options_.name));
+  for (const VolumeConfig& volume : config_.volumes) names.push_back(escape_mount_path(volume.mountpoint));
+  for (const std::string& name : names) {
+    const std::string path = control_socket_path(state_directory(), name);
+    if (const Result<void> opened = control_.open(path); !opened) {
+      return failed(
+          fmt::format("cannot listen on the control socket {}: {}", path, std::strerror(opened.error().os_errno)));
+    }
   }
   return {};
 }
 
-// Each core answers a message, so that "pong" means that requests are being served, not that a process exists. A core that
-// does not answer keeps its message, and is not asked again until it has.
+// So "pong" means that requests are being served, not that a process exists.
 std::string Node::answer_ping() {
-  for (unsigned i = 0; i < cores_.size(); ++i) {
-    PingMessage& ping = *pings_[i];
-    if (!ping.in_flight) {
-      ping.in_flight = true;
-      poster_->post(cores_[i]->reactor(), ping);
-    }
-    if (!ping.answered.try_acquire_for(std::chrono::milliseconds(ping_ms))) {
-      return fmt::format("error: core {} does not answer\n", i);
-    }
-    ping.in_flight = false;
+  if (const std::optional<unsigned> core = pings_->silent_core(*poster_)) {
+    return fmt::format("error: core {} does not answer\n", *core);
   }
   return fmt::format("pong {}\n", getpid());
 }
@@ -253,6 +266,9 @@ Outcome Node::start() {
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  if (options_.notify && !notify_.open()) {
+    BC_LOG(warn, "NOTIFY_SOCKET names no socket of ours to write to: the service manager is told nothing");
+  }
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -279,7 +295,12 @@ std::string Node::summary() const {
   return text + describe(plan_);
 }
 
-void Node::serve(const std::function<void(const std::string&)>& on_ready) {
+std::string Node::status_line() const {
+  return fmt::format("serving {} volume{} on {} core{}", shared_.volumes.size(), shared_.volumes.size() == 1 ? "" : "s",
+                     plan_.cores, plan_.cores == 1 ? "" : "s");
+}
+
+void Node::serve() {
   if (!plan_.why_not_uring.empty()) BC_LOG(info, "transport dev, not uring: {}", plan_.why_not_uring);
   if (!arena_.on_huge_pages())
     BC_LOG(info, "no huge pages: registered memory costs 6 MiB a GiB and core in the kernel");
@@ -294,15 +315,33 @@ void Node::serve(const std::function<void(const std::string&)>& on_ready) {
       BC_LOG(error, "the mount {} does not answer: {}", volume->config.mountpoint, std::strerror(errno));
     }
   }
-  on_ready(summary());
+  if (options_.on_ready) options_.on_ready(summary());
   log_lines(summary());
+  notify_.ready(status_line());
   while (true) {
     const Wake wake = wait(-1);
-    if (wake == Wake::idle) return;
+    if (wake == Wake::idle) return notify_.stopping();
     if (wake == Wake::signal && last_signal_ != SIGHUP) break;
-    if (wake == Wake::signal) BC_LOG(info, "SIGHUP: nothing of a mount without a configuration file can be reloaded");
+    if (wake == Wake::signal) reload();
   }
+  drain();
+}
+
+void Node::reload() {
+  if (!options_.load) {
+    BC_LOG(info, "SIGHUP: nothing of a mount without a configuration file can be reloaded");
+    return;
+  }
+  notify_.reloading();
+  Config fresh;
+  const Problems problems = node::reload(options_.load(fresh), fresh, config_, written_);
+  if (problems.empty()) apply_live(config_, shared_);
+  notify_.ready(problems.empty() ? status_line() : "the configuration was not reloaded: " + problems.front());
+}
+
+void Node::drain() {
   BC_LOG(info, "signal {}: draining for at most {} s; a second signal ends it now", last_signal_, drain_ms / 1000);
+  notify_.stopping();
   detach_volumes(shared_);
   if (wait(drain_ms) == Wake::idle) return;
   BC_LOG(warn, "files are still open after the drain: their readers get an error now");
@@ -352,10 +391,10 @@ bool Node::stop() {
 
 }  // namespace
 
-Outcome run(const Config& config, const std::function<void(const std::string& summary)>& on_ready) {
-  auto node = std::make_unique<Node>(config);
+Outcome run(const Config& config, const RunOptions& options) {
+  auto node = std::make_unique<Node>(config, options);
   Outcome outcome = node->start();
-  if (outcome.exit_code == 0) node->serve(on_ready);
+  if (outcome.exit_code == 0) node->serve();
   if (!node->stop()) {
     BC_LOG(warn, "something still hangs in an origin or a disk; ending without waiting for it");
     if (outcome.exit_code != 0) std::fprintf(stderr, "blobcache: %s\n", outcome.message.c_str());

@@ -11,8 +11,20 @@
 
 namespace blobcache::node {
 
-// Mounts every volume of the configuration, calls on_ready once the mounts answer, and serves until SIGTERM, SIGINT or
-// until the last mount is gone. on_ready gets the lines to show a person (transport and passthrough in force, memory plan).
-Outcome run(const Config& config, const std::function<void(const std::string& summary)>& on_ready);
+struct RunOptions {
+  // Called once the mounts answer, with the lines to show a person (transport and passthrough in force, memory plan). May
+  // be empty.
+  std::function<void(const std::string& summary)> on_ready;
+  // Reads the configuration once more, for SIGHUP. Empty: there is nothing to read.
+  std::function<Problems(Config& fresh)> load;
+  // The configuration as load() gave it at the start: what a later one is compared with.
+  const Config* written = nullptr;
+  // The control socket's; empty: that of the first mount. Each mount has one of its own name beside it.
+  std::string name;
+  bool notify = false;  // the service manager, where there is one
+};
+
+// Mounts every volume of the configuration and serves until SIGTERM, SIGINT or until the last mount is gone.
+Outcome run(const Config& config, const RunOptions& options);
 
 }  // namespace blobcache::node

@@ -97,6 +97,13 @@ void choose_transport(const Config& config, const Machine& machine, Plan& plan) 
   plan.entries = fuse::plan_entries(plan.cores, request, config.fuse.queue_memory_bytes);
 }
 
+// Every entry of every volume owes its core a CQE, and its request may owe more: half of the CQ is theirs.
+void keep_within_rings(uint32_t volumes, Plan& plan) {
+  const uint32_t queues_a_core = (plan.entries.queues + plan.cores - 1) / plan.cores;
+  const uint32_t entries_max = limits::ring_cqes / 2 / std::max(1u, volumes * queues_a_core);
+  plan.entries.entries_per_queue = std::min(plan.entries.entries_per_queue, entries_max);
+}
+
 void plan_disks(const Config& config, const Machine& machine, Plan& plan) {
   const auto disks = static_cast<unsigned>(config.cache.disks.size());
   if (disks == 0) return;
@@ -143,11 +150,12 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   Plan plan;
   plan.cores = choose_cores(config, machine);
   plan.limit_bytes = config.memory.limit.resolve(machine.memory_bytes);
-  // The entries may take a quarter of a small limit at most, whatever fuse.queue_memory says.
-  Config within = config;
-  within.fuse.queue_memory_bytes = std::min<uint64_t>(config.fuse.queue_memory_bytes, plan.limit_bytes / 4);
-  choose_transport(within, machine, plan);
   const auto volumes = static_cast<uint32_t>(config.volumes.size());
+  // The entries may take a quarter of a small limit at most, whatever fuse.queue_memory says; volumes share it.
+  Config within = config;
+  within.fuse.queue_memory_bytes = std::min<uint64_t>(config.fuse.queue_memory_bytes, plan.limit_bytes / 4) / volumes;
+  choose_transport(within, machine, plan);
+  keep_within_rings(volumes, plan);
   if (plan.entries.entries_per_queue == 0) {
     *message_out = fmt::format(
         "fuse.queue_memory = {} and memory.limit = {} leave no room for FUSE requests of 128KiB; raise them",

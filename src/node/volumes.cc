@@ -89,8 +89,8 @@ Outcome make_volumes(const Config& config, SharedState& shared) {
     auto volume = std::make_unique<serve::Volume>();
     volume->number = static_cast<unsigned>(shared.volumes.size());
     volume->config = volume_config;
-    volume->fuse_config = config.fuse;
     volume->origin_config = config.origin;
+    volume->live.set(config.fuse, config.origin);
     std::string why;
     Result<std::unique_ptr<Origin>> origin = open_origin(volume_config, config.origin, &why);
     if (!origin) return failed(why);

@@ -50,8 +50,8 @@ uint32_t VolumeServer::encode_entries(Handle& handle, std::byte* to, uint32_t by
         const std::string key = handle.key.empty() ? entry.name : handle.key + "/" + entry.name;
         // Too many nodes, or too long a path: the entry goes without attributes, and whoever wants them looks it up.
         if (const Result<fuse::NodeId> id = its.inodes.acquire(key, entry.info, now_ns()); id) {
-          const fuse::Timeout entry_time = fuse::timeout_of_ns(its.fuse_config.entry_timeout_ns);
-          const fuse::Timeout attr_time = fuse::timeout_of_ns(its.fuse_config.attr_timeout_ns);
+          const fuse::Timeout entry_time = fuse::timeout_of_ns(its.live.entry_timeout_ns);
+          const fuse::Timeout attr_time = fuse::timeout_of_ns(its.live.attr_timeout_ns);
           both->entry_out.nodeid = *id;
           both->entry_out.entry_valid = entry_time.seconds;
           both->entry_out.entry_valid_nsec = entry_time.nanoseconds;

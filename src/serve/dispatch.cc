@@ -140,7 +140,7 @@ void VolumeServer::begin(Request& request, Task task) {
   request.interrupted = false;
   request.timed_out = false;
   request.event.reset();
-  request.deadline_ns = now_ns() + volume().origin_config.deadline_ns;
+  request.deadline_ns = now_ns() + volume().live.deadline_ns;
   reactor().arm_at(request.watch, std::min(request.deadline_ns, now_ns() + watch_ns));
   std::move(task).begin();
 }

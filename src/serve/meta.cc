@@ -24,9 +24,9 @@ Result<std::string> child_key(const std::string& parent, std::string_view name) 
   return key;
 }
 
-void fill_entry(const FuseConfig& config, fuse::NodeId id, const FileInfo& info, fuse_entry_out& out) {
-  const fuse::Timeout entry = fuse::timeout_of_ns(config.entry_timeout_ns);
-  const fuse::Timeout attributes = fuse::timeout_of_ns(config.attr_timeout_ns);
+void fill_entry(const LiveSettings& live, fuse::NodeId id, const FileInfo& info, fuse_entry_out& out) {
+  const fuse::Timeout entry = fuse::timeout_of_ns(live.entry_timeout_ns);
+  const fuse::Timeout attributes = fuse::timeout_of_ns(live.attr_timeout_ns);
   out.nodeid = id;
   out.entry_valid = entry.seconds;
   out.entry_valid_nsec = entry.nanoseconds;
@@ -36,8 +36,8 @@ void fill_entry(const FuseConfig& config, fuse::NodeId id, const FileInfo& info,
 }
 
 // "There is no such name", to be remembered for negative_timeout.
-void fill_negative_entry(const FuseConfig& config, fuse_entry_out& out) {
-  const fuse::Timeout negative = fuse::timeout_of_ns(config.negative_timeout_ns);
+void fill_negative_entry(const LiveSettings& live, fuse_entry_out& out) {
+  const fuse::Timeout negative = fuse::timeout_of_ns(live.negative_timeout_ns);
   out.entry_valid = negative.seconds;
   out.entry_valid_nsec = negative.nanoseconds;
 }
@@ -74,13 +74,13 @@ Task VolumeServer::lookup(TaskStack&, Request& request) {
     Result<fuse::NodeId> id = volume.inodes.acquire(*key, call->info, server.now_ns());
     if (!id && id.error().code == Code::full) co_await acquire_when_room(request.stack, request, *key, call->info, id);
     if (id) {
-      fill_entry(volume.fuse_config, *id, call->info, request.slot->reply_as<fuse_entry_out>());
+      fill_entry(volume.live, *id, call->info, request.slot->reply_as<fuse_entry_out>());
       server.reply(request, sizeof(fuse_entry_out));
     } else {
       server.reply_failure(request, ErrorPlace::lookup, id.error(), *key);
     }
-  } else if (call->error.code == Code::not_found && volume.fuse_config.negative_timeout_ns > 0) {
-    fill_negative_entry(volume.fuse_config, request.slot->reply_as<fuse_entry_out>());
+  } else if (call->error.code == Code::not_found && volume.live.negative_timeout_ns > 0) {
+    fill_negative_entry(volume.live, request.slot->reply_as<fuse_entry_out>());
     server.reply(request, sizeof(fuse_entry_out));
   } else {
     server.reply_failure(request, ErrorPlace::lookup, call->error, *key);
@@ -90,7 +90,7 @@ Task VolumeServer::lookup(TaskStack&, Request& request) {
 }
 
 void VolumeServer::reply_attributes(Request& request, const FileInfo& info) {
-  const fuse::Timeout timeout = fuse::timeout_of_ns(volume().fuse_config.attr_timeout_ns);
+  const fuse::Timeout timeout = fuse::timeout_of_ns(volume().live.attr_timeout_ns);
   if (request.slot->in().opcode == abi::op_statx) {
     auto& out = request.slot->reply_as<abi::StatxOut>();
     out.attr_valid = timeout.seconds;
@@ -114,7 +114,7 @@ Task VolumeServer::get_attributes(TaskStack&, Request& request) {
     server.reply_error(request, ESTALE);
     co_return server.finish(request);
   }
-  const bool fresh = server.now_ns() - node.attributes_at_ns < volume.fuse_config.attr_timeout_ns;
+  const bool fresh = server.now_ns() - node.attributes_at_ns < volume.live.attr_timeout_ns;
   if (!S_ISDIR(node.info.attributes.mode) || fresh) {
     server.reply_attributes(request, node.info);
     co_return server.finish(request);

@@ -19,11 +19,31 @@
 
 namespace blobcache::serve {
 
+// What may change while requests are served (SIGHUP), each value for itself.
+struct LiveSettings {
+  void set(const FuseConfig& fuse, const OriginConfig& origin) {
+    entry_timeout_ns = fuse.entry_timeout_ns;
+    attr_timeout_ns = fuse.attr_timeout_ns;
+    negative_timeout_ns = fuse.negative_timeout_ns;
+    deadline_ns = origin.deadline_ns;
+    range_bytes = origin.range_bytes;
+  }
+  struct Value : std::atomic<uint64_t> {
+    operator uint64_t() const { return load(std::memory_order_relaxed); }
+    using std::atomic<uint64_t>::operator=;
+  };
+  Value entry_timeout_ns;
+  Value attr_timeout_ns;
+  Value negative_timeout_ns;
+  Value deadline_ns;
+  Value range_bytes;
+};
+
 struct Volume {
   unsigned number = 0;
   VolumeConfig config;
-  FuseConfig fuse_config;
-  OriginConfig origin_config;
+  OriginConfig origin_config;  // as at the start
+  LiveSettings live;
   // What makes its objects the same on every node: the explicit id, or the canonical source.
   std::string identity;
   std::unique_ptr<Origin> origin;

@@ -299,8 +299,8 @@ std::string Node::open() {
                           .held_bytes_max = world.arena_bytes / 4});
   const Config defaults;
   volume->config.name = "chaos";
-  volume->fuse_config = defaults.fuse;
   volume->origin_config = defaults.origin;
+  volume->live.set(defaults.fuse, defaults.origin);
   volume->identity = "chaos";
   volume->memory = memory.get();
   volume->disk = tier.get();
