@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import http.client
 import os
+import re
 import sys
 import threading
 import urllib.parse
@@ -21,8 +22,9 @@ def quoted(key):
     return urllib.parse.quote(key, safe='/-_.~')
 
 
-def request(verb, path, body=b''):
-    """One signed request; path is bytes, not yet encoded. A status that is no success ends the program."""
+def request(verb, path, body=b'', query=''):
+    """One signed request; path is bytes, not yet encoded, query is sorted and encoded. A status that is no success ends
+    the program. What the server said: headers and body."""
     endpoint = urllib.parse.urlsplit(os.environ['S3_ENDPOINT'])
     region = os.environ['S3_REGION']
     if not hasattr(LOCAL, 'connection'):
@@ -31,7 +33,7 @@ def request(verb, path, body=b''):
     digest = hashlib.sha256(body).hexdigest()
     headers = {'host': endpoint.netloc, 'x-amz-content-sha256': digest, 'x-amz-date': stamp}
     names = ';'.join(sorted(headers))
-    canonical = '\n'.join([verb, quoted(path), ''] + [f'{name}:{headers[name]}' for name in sorted(headers)] +
+    canonical = '\n'.join([verb, quoted(path), query] + [f'{name}:{headers[name]}' for name in sorted(headers)] +
                           ['', names, digest])
     scope = f'{stamp[:8]}/{region}/s3/aws4_request'
     to_sign = '\n'.join(['AWS4-HMAC-SHA256', stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
@@ -41,15 +43,31 @@ def request(verb, path, body=b''):
     signature = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
     headers['Authorization'] = (f'AWS4-HMAC-SHA256 Credential={os.environ["S3_ACCESS_KEY"]}/{scope}, '
                                 f'SignedHeaders={names}, Signature={signature}')
-    LOCAL.connection.request(verb, quoted(path), body, headers)
+    LOCAL.connection.request(verb, quoted(path) + ('?' + query if query else ''), body, headers)
     answer = LOCAL.connection.getresponse()
     said = answer.read()
     if answer.status >= 300:
         sys.exit(f'{verb} {path!r}: {answer.status} {said[:300]!r}')
+    return answer.headers, said
 
 
 def put(bucket, key, body):
     request('PUT', os.fsencode(bucket) + b'/' + key, body)
+
+
+def put_parts(bucket, key, parts):
+    """One object of several parts: an iterable of bytes, each but the last of 5 MiB at least."""
+    path = os.fsencode(bucket) + b'/' + key
+    upload = re.search(rb'<UploadId>(.*?)</UploadId>', request('POST', path, query='uploads=')[1])[1].decode()
+    upload_query = 'uploadId=' + urllib.parse.quote(upload, safe='')
+    listed = ''
+    for number, part in enumerate(parts, 1):
+        etag = request('PUT', path, part, f'partNumber={number}&{upload_query}')[0]['ETag']
+        listed += f'<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>'
+    body = f'<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>'.encode()
+    said = request('POST', path, body, upload_query)[1]
+    if b'<Error>' in said:  # with status 200: the answer begins before the work is done
+        sys.exit(f'{path!r}: {said[:300]!r}')
 
 
 def put_tree(bucket, prefix, directory):
