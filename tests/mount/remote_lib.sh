@@ -134,3 +134,22 @@ CONF
     printf '}\n'
   } >"$MOUNT_TMP/nginx/conf"
 }
+
+# start_generated_s3 COUNT: the bucket "blobs" of generated_s3.py; GENERATED_OPTIONS mount it, as s3://blobs.
+start_generated_s3() {
+  "$PYTHON" "$MOUNT_TESTS/../s3server/generated_s3.py" "$1" "$MOUNT_TMP/generated.port" 2>"$MOUNT_TMP/generated.log" &
+  GENERATED_PID=$!
+  trap 'kill "$GENERATED_PID" 2>/dev/null; wait "$GENERATED_PID" || true' EXIT
+  wait_for 20 "the server of generated keys" test -s "$MOUNT_TMP/generated.port"
+  GENERATED_URL=http://127.0.0.1:$(<"$MOUNT_TMP/generated.port")
+  DAEMON_LOG=$MOUNT_TMP/daemon.log
+  GENERATED_OPTIONS=(-o "volume.s3.endpoint=$GENERATED_URL" -o volume.s3.credentials=anonymous -o "log.file=$DAEMON_LOG")
+}
+
+generated_reset() { curl -fsS --noproxy '*' "$GENERATED_URL/__reset__"; }
+
+# generated_count KIND: requests since the reset: list (a directory), list_all (no delimiter), head, get.
+generated_count() {
+  curl -fsS --noproxy '*' "$GENERATED_URL/__counts__" |
+    "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
+}
