@@ -109,11 +109,12 @@ std::string origin_json(const serve::Volume& volume) {
   const OriginCounters& counters = volume.origin->counters();
   const LatencyHistogram& latency = counters.first_byte_us;
   return fmt::format(
-      R"({{"volume":{},"requests":{},"bytes":{},"retries":{},"throttled":{},"errors":{},"hedges":{},"connections":{},)"
-      R"("first_byte_us":{{"p50":{},"p95":{},"p99":{}}}}})",
+      R"({{"volume":{},"requests":{},"bytes":{},"retries":{},"throttled":{},"errors":{},"hedges":{},"hedges_won":{},)"
+      R"("connections":{},"first_byte_us":{{"p50":{},"p95":{},"p99":{}}}}})",
       quoted(volume.config.name), counters.requests.load(), counters.bytes.load(), counters.retries.load(),
-      counters.throttled.load(), counters.errors.load(), counters.hedges.load(), counters.connections.load(),
-      latency.percentile_us(0.5), latency.percentile_us(0.95), latency.percentile_us(0.99));
+      counters.throttled.load(), counters.errors.load(), counters.hedges.load(), counters.hedges_won.load(),
+      counters.connections.load(), latency.percentile_us(0.5), latency.percentile_us(0.95),
+      latency.percentile_us(0.99));
 }
 
 std::string disk_json(const DiskStats& disk) {

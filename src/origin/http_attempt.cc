@@ -40,9 +40,11 @@ constexpr std::array known_headers{
     KnownHeader{"x-amz-bucket-region", &HttpHead::bucket_region},
 };
 
-void set_headers(HttpRequest& request, const std::vector<std::string>& lines) {
-  for (const std::string& line : lines) request.header_list = curl_slist_append(request.header_list, line.c_str());
-  curl_easy_setopt(request.easy, CURLOPT_HTTPHEADER, request.header_list);
+constexpr size_t idle_attempts_max = 64;
+
+void set_headers(HttpAttempt& attempt, const std::vector<std::string>& lines) {
+  for (const std::string& line : lines) attempt.header_list = curl_slist_append(attempt.header_list, line.c_str());
+  curl_easy_setopt(attempt.easy, CURLOPT_HTTPHEADER, attempt.header_list);
 }
 
 }  // namespace
@@ -62,10 +64,34 @@ std::string compact_version(std::string version) {
   return "#" + to_hex(object_id("", "", version));
 }
 
-Result<void> HttpClient::set_up(HttpRequest& request) {
-  request.head = {};
-  request.body.clear();
-  request.body_checked = request.refused = request.refusal_is_final = false;
+HttpAttempt* HttpClient::acquire_attempt() {
+  std::unique_ptr<HttpAttempt> attempt;
+  if (idle_.empty()) {
+    attempt = std::make_unique<HttpAttempt>();
+    if (attempt->easy == nullptr) return nullptr;
+  } else {
+    attempt = std::move(idle_.back());
+    idle_.pop_back();
+  }
+  attempt->head = {};
+  attempt->body.clear();
+  attempt->curl_says[0] = '\0';
+  attempt->is_hedge = attempt->lost = false;
+  attempt->body_checked = attempt->refused = attempt->refusal_is_final = false;
+  attempt->bytes_received = attempt->received_at_last_look = 0;
+  attempt->watchdog.handler = &HttpClient::on_watchdog;
+  attempt->impatience.handler = &HttpClient::on_impatience;
+  return attempt.release();
+}
+
+void HttpClient::release_attempt(HttpAttempt& attempt) {
+  std::unique_ptr<HttpAttempt> owned(&attempt);
+  curl_slist_free_all(std::exchange(attempt.header_list, nullptr));
+  attempt.request = nullptr;
+  if (idle_.size() < idle_attempts_max) idle_.push_back(std::move(owned));
+}
+
+Result<HttpAttempt*> HttpClient::set_up(HttpRequest& request) {
   std::vector<std::string> headers;
   if (request.to != nullptr) {
     headers.push_back(
@@ -74,25 +100,27 @@ Result<void> HttpClient::set_up(HttpRequest& request) {
     if (request.expected_version.starts_with('"')) headers.push_back("If-Match: " + request.expected_version);
   }
   if (options_.authorizer != nullptr) {
-    if (const Result<void> done = options_.authorizer->authorize(request, headers); !done) return done;
+    if (const Result<void> done = options_.authorizer->authorize(request, headers); !done) {
+      return std::unexpected(done.error());
+    }
   }
 
-  CURL* easy = idle_.empty() ? curl_easy_init() : idle_.back();
-  if (!idle_.empty()) idle_.pop_back();
-  if (easy == nullptr) return fail(Code::again, ENOMEM);
-  request.easy = easy;
+  HttpAttempt* const attempt = acquire_attempt();
+  if (attempt == nullptr) return fail(Code::again, ENOMEM);
+  attempt->request = &request;
+  CURL* const easy = attempt->easy;
   std::string url = request.scheme_and_host + request.path;
   if (!request.query.empty()) url += "?" + request.query;
   curl_easy_reset(easy);
   curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
-  curl_easy_setopt(easy, CURLOPT_PRIVATE, &request);
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, attempt);
   curl_easy_setopt(easy, CURLOPT_NOBODY, request.verb == HttpVerb::head ? 1L : 0L);
-  set_headers(request, headers);
+  set_headers(*attempt, headers);
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &HttpClient::on_header);
-  curl_easy_setopt(easy, CURLOPT_HEADERDATA, &request);
+  curl_easy_setopt(easy, CURLOPT_HEADERDATA, attempt);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &HttpClient::on_body);
-  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &request);
-  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request.curl_says);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, attempt);
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, attempt->curl_says);
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, static_cast<long>(http_receive_buffer_bytes));
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
@@ -108,43 +136,44 @@ Result<void> HttpClient::set_up(HttpRequest& request) {
   curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   if (!options_.ca_file.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, options_.ca_file.c_str());
-  return {};
+  return attempt;
 }
 
-size_t HttpClient::on_header(char* line, size_t size, size_t count, void* request_pointer) {
-  auto& request = *static_cast<HttpRequest*>(request_pointer);
+size_t HttpClient::on_header(char* line, size_t size, size_t count, void* attempt_pointer) {
+  auto& attempt = *static_cast<HttpAttempt*>(attempt_pointer);
   const std::string_view text(line, size * count);
   if (text.starts_with("HTTP/")) {
     // The next answer in a row: after 100 Continue, or after a redirect.
-    request.head = {};
+    attempt.head = {};
     const size_t space = text.find(' ');
     const std::optional<uint64_t> status =
         space == std::string_view::npos ? std::nullopt : parse_count(trim(text.substr(space)).substr(0, 3));
-    request.head.status = static_cast<long>(status.value_or(0));
+    attempt.head.status = static_cast<long>(status.value_or(0));
     return text.size();
   }
   const size_t colon = text.find(':');
   if (colon == std::string_view::npos || text.size() > header_bytes_max) return text.size();
   for (const KnownHeader& known : known_headers) {
     if (!equals_ignoring_case(text.substr(0, colon), known.name)) continue;
-    request.head.*known.place = trim(text.substr(colon + 1));
+    attempt.head.*known.place = trim(text.substr(colon + 1));
     break;
   }
   return text.size();
 }
 
-void HttpClient::refuse(HttpRequest& request, Error why, bool final) {
-  request.refused = true;
-  request.refusal_is_final = final;
-  request.error = why;
+void HttpClient::refuse(HttpAttempt& attempt, Error why, bool final) {
+  attempt.refused = true;
+  attempt.refusal_is_final = final;
+  attempt.error = why;
 }
 
 // False: these bytes are not what was asked for, and none of them is taken.
-bool HttpClient::check_body(HttpRequest& request) {
-  const HttpHead& head = request.head;
+bool HttpClient::check_body(HttpAttempt& attempt) {
+  const HttpRequest& request = *attempt.request;
+  const HttpHead& head = attempt.head;
   if (request.to == nullptr || head.status < 200 || head.status >= 300) return true;
   if (!head.content_encoding.empty() && !equals_ignoring_case(head.content_encoding, "identity")) {
-    refuse(request, {Code::protocol}, true);
+    refuse(attempt, {Code::protocol}, true);
     return false;
   }
   const uint64_t first = request.offset + request.bytes_done;
@@ -155,54 +184,68 @@ bool HttpClient::check_body(HttpRequest& request) {
     const std::optional<uint64_t> length = parse_count(head.content_length);
     const bool fits = head.content_length.empty() || length == last - first + 1;
     if (!range || range->first != first || range->last != last || !fits) {
-      refuse(request, {Code::protocol}, false);
+      refuse(attempt, {Code::protocol}, false);
       return false;
     }
   } else if (head.status != 200 || first != 0 || parse_count(head.content_length) != request.bytes) {
     // The whole object for a part of it: such a server would send all of it again for every block. Without the version that
     // was asked for it is an error page, which may be gone the next time.
     const bool ignores_ranges = head.status == 200 && version_of(head) == request.expected_version;
-    refuse(request, {Code::protocol, EPROTO}, ignores_ranges);
+    refuse(attempt, {Code::protocol, EPROTO}, ignores_ranges);
     return false;
   }
   if (!request.expected_version.empty() && version_of(head) != request.expected_version) {
     const bool unnamed = version_of(head).empty();  // an error page, or a proxy between
-    refuse(request, {unnamed ? Code::protocol : Code::stale}, !unnamed);
+    refuse(attempt, {unnamed ? Code::protocol : Code::stale}, !unnamed);
     return false;
   }
   return true;
 }
 
-size_t HttpClient::on_body(char* bytes, size_t size, size_t count, void* request_pointer) {
+// The next bytes of a range. False: it ends here.
+bool HttpClient::take_bytes(HttpAttempt& attempt, const char* bytes, size_t length) {
+  HttpRequest& request = *attempt.request;
+  HttpClient& self = *request.client;
+  if (length > request.bytes - request.bytes_done) {
+    // Some of it may have been told of already. Its place and version were right as far as anyone can see.
+    refuse(attempt, {Code::protocol}, true);
+    return false;
+  }
+  if (request.rival != nullptr) self.lose(&attempt == request.rival ? *request.attempt : *request.rival);
+  if (request.linked()) {  // in stalled_, and is no more
+    request.unlink();
+    self.arm_impatience(attempt);
+  }
+  std::memcpy(request.to + request.bytes_done, bytes, length);
+  request.bytes_done += static_cast<uint32_t>(length);
+  // Without a length nothing is known of what is still to come: nobody is told of it early.
+  if (request.on_bytes != nullptr && !request.has_news && !attempt.head.content_length.empty()) {
+    request.has_news = true;
+    self.news_.push_back(&request);
+  }
+  return true;
+}
+
+size_t HttpClient::on_body(char* bytes, size_t size, size_t count, void* attempt_pointer) {
   constexpr size_t stop = 0;
-  auto& request = *static_cast<HttpRequest*>(request_pointer);
+  auto& attempt = *static_cast<HttpAttempt*>(attempt_pointer);
+  if (attempt.lost) return stop;
+  const HttpRequest& request = *attempt.request;
   const size_t length = size * count;
-  if (!request.body_checked) {
-    request.body_checked = true;
-    if (!check_body(request)) return stop;
+  attempt.heard_ns = request.client->home_.now_ns();
+  if (!attempt.body_checked) {
+    attempt.body_checked = true;
+    if (!check_body(attempt)) return stop;
   }
-  const bool good = request.head.status >= 200 && request.head.status < 300;
-  if (request.to != nullptr && good) {
-    if (length > request.bytes - request.bytes_done) {
-      // Some of it may have been told of already. Its place and version were right as far as anyone can see.
-      refuse(request, {Code::protocol}, true);
-      return stop;
-    }
-    std::memcpy(request.to + request.bytes_done, bytes, length);
-    request.bytes_done += static_cast<uint32_t>(length);
-    // Without a length nothing is known of what is still to come: nobody is told of it early.
-    if (request.on_bytes != nullptr && !request.has_news && !request.head.content_length.empty()) {
-      request.has_news = true;
-      request.client->news_.push_back(&request);
-    }
-    return length;
-  }
-  const size_t room = (good ? request.body_bytes_max : said_bytes_max) - request.body.size();
+  attempt.bytes_received += length;
+  const bool good = attempt.head.status >= 200 && attempt.head.status < 300;
+  if (request.to != nullptr && good) return take_bytes(attempt, bytes, length) ? length : stop;
+  const size_t room = (good ? request.body_bytes_max : said_bytes_max) - attempt.body.size();
   if (length > room && good) {
-    refuse(request, {Code::protocol}, true);
+    refuse(attempt, {Code::protocol}, true);
     return stop;
   }
-  request.body.append(bytes, std::min(length, room));
+  attempt.body.append(bytes, std::min(length, room));
   return length;
 }
 

@@ -5,9 +5,10 @@
 //                        \--trouble that stays, or deadline--> failed
 // With a limit of bandwidth a range may have to wait for that too, between waiting and running (http_pace.cc).
 //
-// One timer a request: while an attempt runs it looks whether bytes have come since its last look, and ends the attempt if
-// fewer than progress_bytes_min have (a server that drips would otherwise hold a reader for ever); while it pauses it ends
-// the pause; and it never goes beyond the deadline. A retry of a range goes on behind the bytes that are there, which were
+// One timer an attempt: it looks whether bytes have come since its last look, and ends the attempt if fewer than
+// progress_bytes_min have (a server that drips would otherwise hold a reader for ever). Another one ends a request's pause.
+// None goes beyond the deadline. A range that stalls for a shorter time than that gets a second attempt beside the first
+// (http_hedge.cc). A retry of a range goes on behind the bytes that are there, which were
 // checked to be of the version asked for, so a connection that is reset at every position still gets on.
 //
 // A pause is random between half and all of base << retries: cores and nodes that were refused together do not come back
@@ -29,7 +30,6 @@ namespace {
 constexpr uint64_t pause_first_ns = 50'000'000;
 constexpr uint64_t pause_ns_max = 5'000'000'000;
 constexpr size_t progress_bytes_min = 4 * limits::KiB;
-constexpr size_t idle_handles_max = 64;
 
 bool is_worth_repeating(long status) {
   return status == 408 || status == 429 || (status >= 500 && status != 501 && status != 505);
@@ -70,7 +70,7 @@ Verdict verdict_of(CURLcode result) {
 }  // namespace
 
 HttpRequest::HttpRequest() { timer.request = this; }
-HttpRequest::~HttpRequest() { BC_ASSERT(easy == nullptr); }
+HttpRequest::~HttpRequest() { BC_ASSERT(attempt == nullptr && rival == nullptr); }
 
 HttpClient::HttpClient(Reactor& home, const HttpOptions& options, OriginCounters& counters,
                        std::atomic<unsigned>& in_flight)
@@ -79,21 +79,18 @@ HttpClient::HttpClient(Reactor& home, const HttpOptions& options, OriginCounters
       counters_(counters),
       in_flight_(in_flight),
       loop_(home, options.connections_max,
-            {.on_done = &HttpClient::on_attempt_done, .on_acted = &HttpClient::tell_news, .context = this}),
+            {.on_done = &HttpClient::on_attempt_done, .on_acted = &HttpClient::on_acted, .context = this}),
       random_(static_cast<unsigned>(reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(std::time(nullptr)))),
       pace_timer_(&HttpClient::on_pace) {
   pace_timer_.client = this;
 }
 
-HttpClient::~HttpClient() {
-  BC_ASSERT(active() == 0);
-  for (CURL* easy : idle_) curl_easy_cleanup(easy);
-}
+HttpClient::~HttpClient() { BC_ASSERT(active() == 0); }
 
 void HttpClient::begin(HttpRequest& request) {
-  BC_ASSERT(request.on_done != nullptr && request.easy == nullptr && !request.timer.armed());
+  BC_ASSERT(request.on_done != nullptr && request.attempt == nullptr && !request.timer.armed());
   request.client = this;
-  request.timer.handler = &HttpClient::on_watchdog;
+  request.timer.handler = &HttpClient::on_pause_over;
   request.failed = false;
   request.bytes_done = request.attempts = request.retries = request.bandwidth_bytes_taken = 0;
   request.asked_again = request.has_news = false;
@@ -110,6 +107,7 @@ void HttpClient::wait_for_connection(HttpRequest& request) {
 }
 
 void HttpClient::start_some() {
+  start_hedges();
   while (!waiting_.empty() || !waiting_background_.empty()) {
     if (loop_.running() > 0 && in_flight_.load(std::memory_order_relaxed) >= options_.connections_max) return;
     // Readers go first; but one of four is the background's, for a reader may wait by now for what it fetches.
@@ -124,72 +122,100 @@ void HttpClient::start_attempt(HttpRequest& request) {
   if (request.timer.armed()) home_.cancel(request.timer);
   if (!take_bandwidth(request)) return;
   request.bytes_at_start = request.bytes_done;
-  if (const Result<void> ready = set_up(request); !ready) {
-    if (ready.error().code == Code::again) return retry_or_fail(request, ready.error());
-    return finish_failed(request, ready.error());
+  const Result<HttpAttempt*> attempt = set_up(request);
+  if (!attempt) {
+    if (attempt.error().code == Code::again) return retry_or_fail(request, attempt.error());
+    return finish_failed(request, attempt.error());
   }
+  if (request.attempts > 0) counters_.retries.fetch_add(1, std::memory_order_relaxed);
+  if (request.attempts == 0) earn_hedge(request);
+  request.attempt = *attempt;
+  send(**attempt);
+  arm_impatience(**attempt);
+}
+
+void HttpClient::send(HttpAttempt& attempt) {
+  HttpRequest& request = *attempt.request;
   counters_.requests.fetch_add(1, std::memory_order_relaxed);
-  if (request.attempts++ > 0) counters_.retries.fetch_add(1, std::memory_order_relaxed);
+  ++request.attempts;
   in_flight_.fetch_add(1, std::memory_order_relaxed);
-  running_.push_back(request);
-  request.bytes_at_last_look = request.bytes_done;
-  request.received_at_last_look = 0;
-  const uint64_t now_ns = home_.ring().now_ns();
-  home_.arm_at(request.timer, std::min(now_ns + options_.attempt_timeout_ns, request.deadline_ns));
-  loop_.add(request.easy);
+  running_.push_back(attempt);
+  attempt.begun_ns = attempt.heard_ns = home_.ring().now_ns();
+  home_.arm_at(attempt.watchdog, std::min(attempt.begun_ns + options_.attempt_timeout_ns, request.deadline_ns));
+  loop_.add(attempt.easy);
 }
 
-// The attempt has left libcurl's loop.
-void HttpClient::end_attempt(HttpRequest& request) {
-  if (request.timer.armed()) home_.cancel(request.timer);
-  request.unlink();
-  if (request.has_news) std::erase(news_, &request);
-  request.has_news = false;
+// The attempt has left libcurl's loop. What it came to is the request's, unless another attempt goes on.
+void HttpClient::end_attempt(HttpAttempt& attempt) {
+  HttpRequest& request = *attempt.request;
+  if (attempt.watchdog.armed()) home_.cancel(attempt.watchdog);
+  if (attempt.impatience.armed()) home_.cancel(attempt.impatience);
+  if (request.linked()) request.unlink();  // of stalled_
+  attempt.unlink();
+  std::erase(lost_, &attempt);
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
-  long connects = 0;
-  curl_easy_getinfo(request.easy, CURLINFO_NUM_CONNECTS, &connects);
-  counters_.connections.fetch_add(static_cast<uint64_t>(connects), std::memory_order_relaxed);
-  count_answer(request);
-  settle_bandwidth(request, request.bytes_done - request.bytes_at_start);
-  char* url = nullptr;
-  curl_easy_getinfo(request.easy, CURLINFO_EFFECTIVE_URL, &url);
-  request.effective_url = url == nullptr ? "" : url;
-  CURL* easy = std::exchange(request.easy, nullptr);
-  curl_slist_free_all(std::exchange(request.header_list, nullptr));
-  if (idle_.size() < idle_handles_max) {
-    curl_easy_reset(easy);  // it points into the request
-    idle_.push_back(easy);
+  count_answer(attempt);
+  if (request.attempt == &attempt) request.attempt = std::exchange(request.rival, nullptr);
+  request.rival = nullptr;
+  if (request.attempt != nullptr) {
+    arm_impatience(*request.attempt);
   } else {
-    curl_easy_cleanup(easy);
+    if (request.has_news) std::erase(news_, &request);
+    request.has_news = false;
+    settle_bandwidth(request);
+    char* url = nullptr;
+    curl_easy_getinfo(attempt.easy, CURLINFO_EFFECTIVE_URL, &url);
+    request.effective_url = url == nullptr ? "" : url;
+    request.head = std::move(attempt.head);
+    request.body = std::move(attempt.body);
+    request.sentence = attempt.curl_says;
+    request.refused = attempt.refused;
+    request.refusal_is_final = attempt.refusal_is_final;
+    if (attempt.refused) request.error = attempt.error;
   }
+  curl_easy_reset(attempt.easy);  // it points into the attempt
+  release_attempt(attempt);
 }
 
-// Outside libcurl: whoever is told may begin other requests, or stop this one's reader. The request itself stays.
-void HttpClient::tell_news(void* self_pointer) {
+// libcurl's callbacks are done.
+void HttpClient::on_acted(void* self_pointer) {
   auto& self = *static_cast<HttpClient*>(self_pointer);
-  while (!self.news_.empty()) {
-    HttpRequest& request = *self.news_.back();
-    self.news_.pop_back();
+  if (!self.lost_.empty()) self.remove_lost();
+  self.tell_news();
+}
+
+// Whoever is told may begin other requests, or stop this one's reader. The request itself stays.
+void HttpClient::tell_news() {
+  while (!news_.empty()) {
+    HttpRequest& request = *news_.back();
+    news_.pop_back();
     request.has_news = false;
     request.on_bytes(request, std::min(request.bytes_done, request.bytes - 1));
   }
 }
 
-void HttpClient::count_answer(const HttpRequest& request) {
-  const size_t bytes = request.to != nullptr ? request.bytes_done - request.bytes_at_start : request.body.size();
-  counters_.bytes.fetch_add(bytes, std::memory_order_relaxed);
-  const long status = request.head.status;
+void HttpClient::count_answer(const HttpAttempt& attempt) {
+  counters_.bytes.fetch_add(attempt.bytes_received, std::memory_order_relaxed);
+  long connects = 0;
+  curl_easy_getinfo(attempt.easy, CURLINFO_NUM_CONNECTS, &connects);
+  counters_.connections.fetch_add(static_cast<uint64_t>(connects), std::memory_order_relaxed);
+  const long status = attempt.head.status;
   if (status == 429 || status == 503) counters_.throttled.fetch_add(1, std::memory_order_relaxed);
   curl_off_t first_byte_us = 0;
-  curl_easy_getinfo(request.easy, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);
+  curl_easy_getinfo(attempt.easy, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);
   if (status != 0 && first_byte_us > 0) counters_.first_byte_us.add(static_cast<uint64_t>(first_byte_us));
+  if (attempt.request->to == nullptr) return;
+  if (status >= 200 && status < 300) counters_.range_first_byte_us.add(static_cast<uint64_t>(first_byte_us));
+  // It would have taken longer than that. Left out, what is slow would vanish from what is known of it.
+  if (status == 0 && attempt.lost) counters_.range_first_byte_us.add((home_.now_ns() - attempt.begun_ns) / 1000);
 }
 
-void HttpClient::on_attempt_done(void* request_pointer, CURLcode result) {
-  auto& request = *static_cast<HttpRequest*>(request_pointer);
+void HttpClient::on_attempt_done(void* attempt_pointer, CURLcode result) {
+  auto& attempt = *static_cast<HttpAttempt*>(attempt_pointer);
+  HttpRequest& request = *attempt.request;
   HttpClient& self = *request.client;
-  self.end_attempt(request);
-  self.judge(request, result);
+  self.end_attempt(attempt);
+  if (request.attempt == nullptr) self.judge(request, result);
   self.start_some();
 }
 
@@ -201,7 +227,7 @@ void HttpClient::judge(HttpRequest& request, CURLcode result) {
   // All of it came, whatever happened to the connection behind the last byte; there is nothing to ask again for.
   if (request.to != nullptr && request.bytes_done == request.bytes) return finish(request);
   if (result != CURLE_OK) {
-    request.sentence = request.curl_says[0] != '\0' ? request.curl_says : curl_easy_strerror(result);
+    if (request.sentence.empty()) request.sentence = curl_easy_strerror(result);
     const Verdict verdict = verdict_of(result);
     if (!verdict.passing) return finish_failed(request, verdict.error);
     return retry_or_fail(request, verdict.error);
@@ -249,28 +275,31 @@ void HttpClient::retry_or_fail(HttpRequest& request, Error why) {
   home_.arm_at(request.timer, now_ns + (progressed ? 0 : pause_ns));
 }
 
+void HttpClient::on_pause_over(Timer& timer) {
+  HttpRequest& request = *static_cast<HttpRequest::PauseTimer&>(timer).request;
+  HttpClient& self = *request.client;
+  request.unlink();
+  if (self.home_.ring().now_ns() >= request.deadline_ns) {
+    return self.finish_failed(request, {Code::timeout, ETIMEDOUT});
+  }
+  self.wait_for_connection(request);
+  self.start_some();
+}
+
 void HttpClient::on_watchdog(Timer& timer) {
-  HttpRequest& request = *static_cast<HttpRequest::Watchdog&>(timer).request;
+  HttpAttempt& attempt = *static_cast<HttpAttempt::AttemptTimer&>(timer).attempt;
+  HttpRequest& request = *attempt.request;
   HttpClient& self = *request.client;
   const uint64_t now_ns = self.home_.ring().now_ns();
-  if (request.easy == nullptr) {
-    request.unlink();
-    if (now_ns >= request.deadline_ns) return self.finish_failed(request, {Code::timeout, ETIMEDOUT});
-    self.wait_for_connection(request);
-    return self.start_some();
-  }
   const bool late = now_ns >= request.deadline_ns;
-  const size_t received = request.body.size();
-  const bool moves = request.bytes_done >= request.bytes_at_last_look + progress_bytes_min ||
-                     received >= request.received_at_last_look + progress_bytes_min;
-  if (!late && moves) {
-    request.bytes_at_last_look = request.bytes_done;
-    request.received_at_last_look = received;
-    self.home_.arm_at(request.timer, std::min(now_ns + self.options_.attempt_timeout_ns, request.deadline_ns));
+  if (!late && attempt.bytes_received >= attempt.received_at_last_look + progress_bytes_min) {
+    attempt.received_at_last_look = attempt.bytes_received;
+    self.home_.arm_at(timer, std::min(now_ns + self.options_.attempt_timeout_ns, request.deadline_ns));
     return;
   }
-  self.loop_.remove(request.easy);
-  self.end_attempt(request);
+  self.loop_.remove(attempt.easy);
+  self.end_attempt(attempt);
+  if (request.attempt != nullptr) return self.start_some();
   if (request.to != nullptr && request.bytes_done == request.bytes && !request.refused) {
     self.finish(request);
   } else if (late) {
@@ -283,7 +312,7 @@ void HttpClient::on_watchdog(Timer& timer) {
 
 void HttpClient::finish(HttpRequest& request) {
   if (request.timer.armed()) home_.cancel(request.timer);
-  settle_bandwidth(request, 0);
+  settle_bandwidth(request);
   request.on_done(request);  // the last look at it
   active_.fetch_sub(1, std::memory_order_release);
 }
@@ -299,10 +328,11 @@ void HttpClient::finish_failed(HttpRequest& request, Error why) {
 void HttpClient::stop() {
   stopping_ = true;
   const Error why{Code::stopping, ECANCELED};
-  while (HttpRequest* request = running_.front()) {
-    loop_.remove(request->easy);
-    end_attempt(*request);
-    finish_failed(*request, why);
+  while (HttpAttempt* attempt = running_.front()) {
+    HttpRequest& request = *attempt->request;
+    loop_.remove(attempt->easy);
+    end_attempt(*attempt);
+    if (request.attempt == nullptr) finish_failed(request, why);
   }
   if (pace_timer_.armed()) home_.cancel(pace_timer_);
   for (List<HttpRequest>* list : {&waiting_, &waiting_background_, &pausing_, &paced_, &paced_background_}) {

@@ -26,6 +26,7 @@
 #include "base/list.h"
 #include "base/result.h"
 #include "origin/curl_loop.h"
+#include "origin/http_attempt.h"
 #include "origin/origin_counters.h"
 #include "ring/reactor.h"
 
@@ -36,20 +37,6 @@ struct HttpRequest;
 
 // libcurl's, of each transfer.
 inline constexpr size_t http_receive_buffer_bytes = 256 * limits::KiB;
-
-// What came before the body, of the last answer in a row of redirects.
-struct HttpHead {
-  long status = 0;
-  std::string content_length;
-  std::string content_range;
-  std::string content_type;
-  std::string content_encoding;
-  std::string etag;
-  std::string last_modified;
-  std::string retry_after;
-  std::string date;
-  std::string bucket_region;  // x-amz-bucket-region
-};
 
 // Adds what proves who we are, to each attempt anew.
 class HttpAuthorizer {
@@ -97,26 +84,22 @@ struct HttpRequest : ListNode {
 
   // HttpClient's own
   class HttpClient* client = nullptr;
-  CURL* easy = nullptr;  // null: no attempt is in flight
-  curl_slist* header_list = nullptr;
-  uint32_t bytes_done = 0;           // in `to`, of the version asked for: an attempt goes on where the last one ended
-  uint32_t bytes_at_start = 0;       // of this attempt
-  uint32_t bytes_at_last_look = 0;   // progress since the watchdog looked
-  size_t received_at_last_look = 0;  // the same without `to`
+  HttpAttempt* attempt = nullptr;  // in flight; null: none is
+  HttpAttempt* rival = nullptr;    // begun beside it (http_hedge.cc)
+  uint32_t bytes_done = 0;         // in `to`, of the version asked for: an attempt goes on where the last one ended
+  uint32_t bytes_at_start = 0;     // of the attempt in flight
   uint32_t attempts = 0;
   uint32_t retries = 0;  // those of them that brought nothing
   uint64_t deadline_ns = 0;
   uint32_t bandwidth_bytes_taken = 0;  // for the attempt that runs or comes next
   uint64_t paced_since_ns = 0;
   bool asked_again = false;
-  bool body_checked = false;
   bool has_news = false;  // in news_
-  bool refused = false;   // we ended the attempt: `error` says why
+  bool refused = false;   // we ended the last attempt: `error` says why
   bool refusal_is_final = false;
-  char curl_says[CURL_ERROR_SIZE] = {};
-  struct Watchdog : Timer {
+  struct PauseTimer : Timer {
     HttpRequest* request = nullptr;
-  } timer;
+  } timer;  // while no attempt is in flight
 };
 
 struct HttpOptions {
@@ -146,11 +129,24 @@ class HttpClient {
 
  private:
   // http_attempt.cc
-  Result<void> set_up(HttpRequest& request);
-  static size_t on_header(char* line, size_t size, size_t count, void* request);
-  static size_t on_body(char* bytes, size_t size, size_t count, void* request);
-  static bool check_body(HttpRequest& request);
-  static void refuse(HttpRequest& request, Error why, bool final);
+  Result<HttpAttempt*> set_up(HttpRequest& request);
+  static size_t on_header(char* line, size_t size, size_t count, void* attempt);
+  static size_t on_body(char* bytes, size_t size, size_t count, void* attempt);
+  static bool check_body(HttpAttempt& attempt);
+  static void refuse(HttpAttempt& attempt, Error why, bool final);
+  static bool take_bytes(HttpAttempt& attempt, const char* bytes, size_t length);
+  HttpAttempt* acquire_attempt();
+  void release_attempt(HttpAttempt& attempt);
+
+  // http_hedge.cc
+  uint64_t patience_ns() const;
+  void earn_hedge(const HttpRequest& request);
+  void arm_impatience(HttpAttempt& attempt);
+  static void on_impatience(Timer& timer);
+  void start_hedges();
+  void hedge(HttpRequest& request);
+  void lose(HttpAttempt& attempt);
+  void remove_lost();
 
   // http_pace.cc
   struct PaceTimer : Timer {
@@ -159,20 +155,23 @@ class HttpClient {
   };
   bool take_bandwidth(HttpRequest& request);
   static void on_pace(Timer& timer);
-  void settle_bandwidth(HttpRequest& request, uint32_t bytes_received);
+  void settle_bandwidth(HttpRequest& request);
 
   void wait_for_connection(HttpRequest& request);
   void start_some();
   void start_attempt(HttpRequest& request);
-  static void on_attempt_done(void* request, CURLcode result);
-  static void tell_news(void* self);
-  void end_attempt(HttpRequest& request);
-  void count_answer(const HttpRequest& request);
+  void send(HttpAttempt& attempt);
+  static void on_attempt_done(void* attempt, CURLcode result);
+  static void on_acted(void* self);
+  void tell_news();
+  void end_attempt(HttpAttempt& attempt);
+  void count_answer(const HttpAttempt& attempt);
   void judge(HttpRequest& request, CURLcode result);
   void judge_status(HttpRequest& request);
   void retry_or_fail(HttpRequest& request, Error why);
   void finish(HttpRequest& request);
   void finish_failed(HttpRequest& request, Error why);
+  static void on_pause_over(Timer& timer);
   static void on_watchdog(Timer& timer);
   uint64_t backoff_ns(const HttpRequest& request);
 
@@ -183,13 +182,16 @@ class HttpClient {
   std::atomic<unsigned> active_{0};
   bool stopping_ = false;
   CurlLoop loop_;
-  std::vector<CURL*> idle_;
+  std::vector<std::unique_ptr<HttpAttempt>> idle_;
+  std::vector<HttpAttempt*> lost_;  // to be ended outside libcurl
   std::vector<HttpRequest*> news_;  // whose bytes have come in this call of libcurl
   List<HttpRequest> waiting_;
   List<HttpRequest> waiting_background_;
   static constexpr unsigned background_share = 4;
   unsigned passed_over_ = 0;   // requests that went before those of the background
-  List<HttpRequest> running_;  // an attempt is in flight
+  List<HttpRequest> stalled_;  // running, and to be hedged when there is a connection
+  unsigned hedge_credit_ = 0;
+  List<HttpAttempt> running_;
   List<HttpRequest> pausing_;  // the next attempt has to wait
   std::minstd_rand random_;
   List<HttpRequest> paced_;  // wait for bandwidth; pace_timer_ is armed while there are any

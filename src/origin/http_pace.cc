@@ -62,11 +62,12 @@ void HttpClient::on_pace(Timer& timer) {
   self.start_some();
 }
 
-// Of what was taken, so many bytes have come, and no more will.
-void HttpClient::settle_bandwidth(HttpRequest& request, uint32_t bytes_received) {
+// Of what was taken, no more will come than has.
+void HttpClient::settle_bandwidth(HttpRequest& request) {
   if (request.bandwidth_bytes_taken == 0) return;
-  BC_ASSERT(bytes_received <= request.bandwidth_bytes_taken);
-  options_.bandwidth->give_back(request.bandwidth_bytes_taken - bytes_received);
+  const uint32_t bytes_missing = request.bytes - request.bytes_done;
+  BC_ASSERT(bytes_missing <= request.bandwidth_bytes_taken);
+  options_.bandwidth->give_back(bytes_missing);
   request.bandwidth_bytes_taken = 0;
 }
 

@@ -54,8 +54,10 @@ struct OriginCounters {
   std::atomic<uint64_t> throttled{0};    // answers 429 and 503
   std::atomic<uint64_t> errors{0};       // requests that failed in the end; "not found" and "replaced" are answers
   std::atomic<uint64_t> hedges{0};       // second attempts beside a first one that stalled
+  std::atomic<uint64_t> hedges_won{0};   // those that brought the bytes
   std::atomic<uint64_t> connections{0};  // made; the rest of the attempts reused one
   LatencyHistogram first_byte_us;        // from an attempt's start to its answer's first byte
+  LatencyHistogram range_first_byte_us;  // the same of ranges that were had; what lost a race counts as long as it ran
 };
 
 }  // namespace blobcache

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <arpa/inet.h>
+#include <doctest/doctest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -57,8 +58,10 @@ struct ServerRequest {
 // What goes over the wire, byte for byte. A reply that is shorter than its Content-Length ends the connection.
 struct ServerReply {
   std::string bytes;
-  bool close = false;  // after the bytes
-  bool hang = false;   // after the bytes: keep the connection and say nothing more
+  bool close = false;   // after the bytes
+  bool hang = false;    // after the bytes: keep the connection and say nothing more
+  size_t pause_at = 0;  // with go_on: before that byte is sent, go_on() has to return
+  std::function<void()> go_on = {};
 };
 
 inline ServerReply reply_with(std::string_view status, std::string_view headers, std::string_view body) {
@@ -136,7 +139,9 @@ class HttpServer {
       const std::string bytes = head_only ? reply.bytes.substr(0, reply.bytes.find("\r\n\r\n") + 4) : reply.bytes;
       size_t sent = 0;
       while (sent < bytes.size()) {
-        const ssize_t count = ::send(fd, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+        if (reply.go_on && sent == reply.pause_at) reply.go_on();
+        const size_t until = reply.go_on && sent < reply.pause_at ? reply.pause_at : bytes.size();
+        const ssize_t count = ::send(fd, bytes.data() + sent, until - sent, MSG_NOSIGNAL);
         if (count <= 0) break;
         sent += static_cast<size_t>(count);
       }
@@ -171,6 +176,21 @@ inline std::string pattern(uint64_t offset, uint64_t bytes) {
     text[i] = static_cast<char>(word >> ((offset + i) % 8 * 8));
   }
   return text;
+}
+
+inline constexpr uint64_t object_bytes = 8ull << 20;
+
+inline std::string content_range(uint64_t first, uint64_t last, uint64_t total = object_bytes) {
+  return "Content-Range: bytes " + std::to_string(first) + "-" + std::to_string(last) + "/" + std::to_string(total) +
+         "\r\n";
+}
+
+inline ServerReply range_reply(const ServerRequest& request, std::string_view headers = "ETag: \"one\"\r\n") {
+  uint64_t first = 0;
+  uint64_t last = 0;
+  if (!request.range(&first, &last)) return reply_with("400 Bad Request", "", "no range");
+  return reply_with("206 Partial Content", content_range(first, last) + std::string(headers),
+                    pattern(first, last - first + 1));
 }
 
 inline std::unique_ptr<Reactor> make_reactor() {
@@ -219,5 +239,12 @@ class HttpCore {
   std::unique_ptr<Reactor> reactor;
   std::unique_ptr<HttpClient> client;
 };
+
+inline void check_bytes(const HttpCore::Waited& request) {
+  REQUIRE(request.times_done == 1);
+  REQUIRE(!request.failed);
+  const std::string wanted = pattern(request.offset, request.bytes) + "########";
+  CHECK(request.bytes_of_range == wanted);
+}
 
 }  // namespace blobcache_test
