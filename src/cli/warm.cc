@@ -5,6 +5,9 @@
 // would have filled. The disk is written behind the reads, and what comes faster than it can be written is left out. So
 // after the last read it waits until no more comes, and reads what lacks again, one file after the other; memory is told to
 // forget these first, because what lies there is not written a second time. A disk without room stays without.
+//
+// With --order it goes ahead of other readers of the list, and no further than --ahead beyond the furthest file that one of
+// them has opened. It ends when it has read all of it.
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -23,6 +26,7 @@
 #include "cli/commands.h"
 #include "cli/control.h"
 #include "cli/progress.h"
+#include "cli/warm_ahead.h"
 #include "cli/warm_files.h"
 #include "cli/warm_reader.h"
 
@@ -43,6 +47,8 @@ using Clock = std::chrono::steady_clock;
 struct Arguments {
   std::vector<std::string> paths;
   std::string list;
+  std::string order;
+  std::string ahead = "1GiB";
   bool check = false;
   bool evict = false;
   bool json = false;
@@ -66,14 +72,20 @@ struct ReadResult {
   std::vector<WarmFailure> failures;
 };
 
-ReadResult read_files(const std::vector<WarmFile>& files, unsigned jobs, bool shown) {
+// ahead: of readers, or null.
+ReadResult read_files(const std::vector<WarmFile>& files, unsigned jobs, bool shown, WarmAhead* ahead = nullptr) {
   WarmReader reader(files);
+  if (ahead != nullptr) {
+    reader.follow(*ahead);
+    reader.allow(ahead->allowed_bytes());
+  }
   Progress progress(shown);
   uint64_t bytes_total = 0;
   for (const WarmFile& file : files) bytes_total += file.bytes;
   const Clock::time_point start = Clock::now();
   reader.start(jobs);
-  while (!reader.wait(show_ms)) {
+  while (!reader.wait(ahead != nullptr ? 0 : show_ms)) {
+    if (ahead != nullptr && ahead->wait(show_ms)) reader.allow(ahead->allowed_bytes());
     progress.show({.bytes_done = reader.bytes_read(),
                    .bytes_total = bytes_total,
                    .files_done = reader.files_done(),
@@ -179,6 +191,18 @@ void fill(const Arguments& arguments, const std::vector<WarmFile>& files, Report
   }
 }
 
+// Empty, or why not.
+std::string fill_ahead(const Arguments& arguments, uint64_t ahead_bytes, const std::vector<WarmFile>& files,
+                       Report* report) {
+  WarmAhead ahead(files, ahead_bytes);
+  if (std::string cause = ahead.start(); !cause.empty()) return cause;
+  const ReadResult result = read_files(files, arguments.jobs, !arguments.json, &ahead);
+  report->bytes_read = result.bytes;
+  report->seconds = result.seconds;
+  report->failures.insert(report->failures.end(), result.failures.begin(), result.failures.end());
+  return "";
+}
+
 void add_up_tiers(const std::vector<WarmFile>& files, Report* report) {
   for (const WarmFile& file : files) {
     std::vector<TierBytes> tiers;
@@ -230,30 +254,34 @@ void print_report_json(const Report& report) {
 void describe(CLI::App& app, Arguments& arguments) {
   app.add_option("PATH", arguments.paths, "files, and directories with all that is below them, on a mount");
   app.add_option("--list", arguments.list, "a file with one such path a line; -: standard input")->type_name("FILE");
-  auto* check = app.add_flag("--check", arguments.check, "read nothing, say what the cache has");
-  app.add_flag("--evict", arguments.evict, "drop them from memory and disk instead")->excludes(check);
+  auto* order = app.add_option("--order", arguments.order,
+                               "such a list in the order in which programs will read it: goes ahead of them")
+                    ->type_name("FILE");
+  app.add_option("--ahead", arguments.ahead, "with --order: how far beyond the furthest file that was opened (1GiB)")
+      ->type_name("SIZE")
+      ->needs(order);
+  auto* check = app.add_flag("--check", arguments.check, "read nothing, say what the cache has")->excludes(order);
+  app.add_flag("--evict", arguments.evict, "drop them from memory and disk instead")->excludes(check)->excludes(order);
   app.add_option("--jobs", arguments.jobs, fmt::format("reads at once ({})", jobs_default))
       ->check(CLI::Range(1u, jobs_max));
   app.add_flag("--json", arguments.json, "for programs");
   app.footer(
       "Ends with 1 when a file could not be read or dropped; the others are done all the same.\n\n"
       "Examples:\n  blobcache warm /mnt/models/llama\n  blobcache warm --check /mnt/models\n"
-      "  find /mnt/models -name '*.safetensors' | blobcache warm --list=-");
+      "  find /mnt/models -name '*.safetensors' | blobcache warm --list=-\n"
+      "  blobcache warm --order=epoch-3.txt --ahead=4GiB &");
 }
 
-Report work(const Arguments& arguments, const WarmFiles& files) {
-  Report report{.files = files.files().size(), .bytes = files.bytes(), .failures = files.failures()};
+void work(const Arguments& arguments, const WarmFiles& files, Report* report) {
   if (arguments.evict) {
     for (const WarmFile& file : files.files()) {
       drop_pages(file.path);
       const std::string cause = tell_daemon("evict", file);
-      if (!cause.empty()) report.failures.push_back({file.path, cause});
+      if (!cause.empty()) report->failures.push_back({file.path, cause});
     }
   } else if (!arguments.check) {
-    fill(arguments, files.files(), &report);
+    fill(arguments, files.files(), report);
   }
-  add_up_tiers(files.files(), &report);
-  return report;
 }
 
 }  // namespace
@@ -263,18 +291,32 @@ int warm_command(int argc, char** argv) {
   Arguments arguments;
   describe(app, arguments);
   if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
-  if (arguments.paths.empty() && arguments.list.empty()) {
+  if (!arguments.order.empty() && !(arguments.paths.empty() && arguments.list.empty())) {
+    return refuse(exit_wrong_use, "--order stands alone: put all files into its list");
+  }
+  const Parsed<uint64_t> ahead = parse_bytes(arguments.ahead);
+  if (!ahead || *ahead == 0) {
+    return refuse(exit_wrong_use, fmt::format("--ahead={} is no size; give one like 4GiB", arguments.ahead));
+  }
+  if (arguments.paths.empty() && arguments.list.empty() && arguments.order.empty()) {
     return refuse(exit_wrong_use, "no file or directory is given; see `blobcache warm --help`");
   }
   WarmFiles files;
   for (const std::string& path : arguments.paths) files.add(path);
-  if (!arguments.list.empty()) {
-    if (const int os_errno = files.add_list(arguments.list); os_errno != 0) {
-      return refuse(exit_failed, fmt::format("the list {} cannot be read: {}; check the path", arguments.list,
-                                             std::strerror(os_errno)));
+  for (const std::string& list : {arguments.list, arguments.order}) {
+    if (list.empty()) continue;
+    if (const int os_errno = files.add_list(list); os_errno != 0) {
+      return refuse(exit_failed,
+                    fmt::format("the list {} cannot be read: {}; check the path", list, std::strerror(os_errno)));
     }
   }
-  const Report report = work(arguments, files);
+  Report report{.files = files.files().size(), .bytes = files.bytes(), .failures = files.failures()};
+  if (arguments.order.empty()) {
+    work(arguments, files, &report);
+  } else if (const std::string cause = fill_ahead(arguments, *ahead, files.files(), &report); !cause.empty()) {
+    return refuse(exit_lacking, cause);
+  }
+  add_up_tiers(files.files(), &report);
   for (const WarmFailure& failure : report.failures) {
     fmt::print(stderr, "blobcache: {}: {}\n", failure.path, failure.cause);
   }

@@ -49,9 +49,12 @@ class DirectFile {
 
 std::vector<WarmPiece> cut_pieces(const std::vector<WarmFile>& files, uint64_t piece_bytes) {
   std::vector<WarmPiece> pieces;
+  uint64_t start = 0;
   for (uint32_t i = 0; i < files.size(); ++i) {
     for (uint64_t offset = 0; offset < files[i].bytes; offset += piece_bytes) {
-      pieces.push_back({.file = i, .offset = offset, .bytes = std::min(piece_bytes, files[i].bytes - offset)});
+      const uint64_t bytes = std::min(piece_bytes, files[i].bytes - offset);
+      pieces.push_back({.file = i, .offset = offset, .bytes = bytes, .start = start});
+      start += bytes;
     }
   }
   return pieces;
@@ -82,11 +85,24 @@ void WarmReader::join() {
 void WarmReader::run() {
   const std::unique_ptr<void, decltype(&std::free)> memory(std::aligned_alloc(alignment, read_bytes), &std::free);
   for (size_t i = next_.fetch_add(1); i < pieces_.size(); i = next_.fetch_add(1)) {
+    if (ahead_ != nullptr) wait_until_allowed(pieces_[i]);
     end_piece(pieces_[i], memory == nullptr ? ENOMEM : read_piece(pieces_[i], static_cast<std::byte*>(memory.get())));
   }
   const std::lock_guard lock(mutex_);
   --running_;
   ended_.notify_all();
+}
+
+void WarmReader::allow(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  allowed_bytes_ = bytes;
+  more_allowed_.notify_all();
+}
+
+void WarmReader::wait_until_allowed(const WarmPiece& piece) {
+  std::unique_lock lock(mutex_);
+  more_allowed_.wait(lock,
+                     [&] { return piece.start + std::min(piece.bytes, ahead_->ahead_bytes()) <= allowed_bytes_; });
 }
 
 // The first failure of a file is told; the rest of it is passed over.
@@ -107,6 +123,7 @@ int WarmReader::read_piece(const WarmPiece& piece, std::byte* buffer) {
   }
   const std::string& path = files_[piece.file].path;
   DirectFile file;
+  if (ahead_ != nullptr) ahead_->expect_open(piece.file);
   if (const int os_errno = file.open(path); os_errno != 0) return os_errno;
   const uint64_t end = piece.offset + piece.bytes;
   for (uint64_t offset = piece.offset; offset < end;) {
@@ -115,6 +132,7 @@ int WarmReader::read_piece(const WarmPiece& piece, std::byte* buffer) {
     const ssize_t got = file.read(buffer, wanted, offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EINVAL && file.direct()) {
+      if (ahead_ != nullptr) ahead_->expect_open(piece.file);
       if (const int os_errno = file.reopen_buffered(path); os_errno != 0) return os_errno;
       continue;
     }

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "cli/warm_ahead.h"
 #include "cli/warm_files.h"
 
 namespace blobcache::cli {
@@ -21,6 +22,7 @@ struct WarmPiece {
   uint32_t file = 0;  // index
   uint64_t offset = 0;
   uint64_t bytes = 0;
+  uint64_t start = 0;  // bytes of all files before it
 };
 
 // Pieces of at most piece_bytes, so that one large file keeps all threads busy, in the order of the files. An empty file
@@ -36,6 +38,11 @@ class WarmReader {
   WarmReader(const WarmReader&) = delete;
   WarmReader& operator=(const WarmReader&) = delete;
 
+  // Before start: reads no further than allow() says, which begins with nothing, and tells `ahead` what it opens.
+  void follow(WarmAhead& ahead) { ahead_ = &ahead; }
+  // So many bytes of the files, in their order. A piece begins when all of it is allowed, or as much as may
+  // ever be ahead.
+  void allow(uint64_t bytes);
   void start(unsigned jobs);
   // Returns when all is read or the time is over. True: all is read.
   bool wait(unsigned timeout_ms);
@@ -49,6 +56,7 @@ class WarmReader {
 
  private:
   void run();
+  void wait_until_allowed(const WarmPiece& piece);
   void end_piece(const WarmPiece& piece, int os_errno);
   int read_piece(const WarmPiece& piece, std::byte* buffer);
 
@@ -60,6 +68,9 @@ class WarmReader {
   std::atomic<uint64_t> files_done_{0};
   std::mutex mutex_;  // all below
   std::condition_variable ended_;
+  WarmAhead* ahead_ = nullptr;  // null: no waiting
+  std::condition_variable more_allowed_;
+  uint64_t allowed_bytes_ = 0;
   std::vector<uint32_t> pieces_left_;  // of each file
   std::vector<bool> failed_;
   unsigned running_ = 0;
