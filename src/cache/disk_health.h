@@ -2,7 +2,7 @@
 //   Owner     DiskUnit.   Thread  any; state() is one load
 //   Rules     3 read errors within 10 s, or reads that stand still for 1 s, or file operations for 2 s: down
 //             a failing write, a read-only filesystem: degraded; no space: degraded for a second
-//             two good probes in a row, 2 s apart, and nothing standing still: ok again
+//             two good probes in a row, 2 s apart, each within 250 ms, and nothing standing still: ok again
 //   Log       each change is one line with cause and remedy
 #pragma once
 
@@ -30,6 +30,7 @@ class DiskHealth {
   static constexpr uint64_t error_window_ns = 10 * second_ns;
   static constexpr unsigned read_errors_max = 3;
   static constexpr unsigned good_probes_needed = 2;
+  static constexpr uint64_t probe_max_ns = second_ns / 4;  // of a write and a read of a page
 
   explicit DiskHealth(std::string path) : path_(std::move(path)) {}
 

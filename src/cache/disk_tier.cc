@@ -298,6 +298,11 @@ void DiskTier::on_visit(const ObjectId& id, uint64_t position, uint64_t bytes, c
 
 void DiskTier::on_read_error(unsigned disk, int os_errno) { impl_->unit(disk).on_read_error(os_errno); }
 
+void DiskTier::on_slow_read(unsigned disk) {
+  impl_->unit(disk).counters.read_errors.fetch_add(1, std::memory_order_relaxed);
+  impl_->unit(disk).health->on_stuck("a read did not end within 1 s", steady_now_ns());
+}
+
 void DiskTier::on_corrupt(unsigned disk, unsigned blocks) {
   impl_->unit(disk).counters.corrupt_blocks.fetch_add(blocks, std::memory_order_relaxed);
 }

@@ -100,6 +100,8 @@ class DiskTier {
   // A reader comes to a chunk (once a visit, not a request); view: what find() said, null on a miss.
   void on_visit(const ObjectId& id, uint64_t position, uint64_t bytes, const DiskView* view);
   void on_read_error(unsigned disk, int os_errno);
+  // A read took, or has been taking, DiskHealth::read_stuck_after_ns: the disk is left alone until probes are quick.
+  void on_slow_read(unsigned disk);
   void on_corrupt(unsigned disk, unsigned blocks);
 
   // ---- writing (DiskWriter) ----

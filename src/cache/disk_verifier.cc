@@ -224,9 +224,11 @@ int DiskVerifier::try_probe() {
 void DiskVerifier::probe() {
   thread_.begin_work();
   errno = 0;
+  const uint64_t begin_ns = steady_now_ns();
   const int os_errno = try_probe();
   thread_.end_work();
-  unit_.health->on_probe(os_errno == 0, os_errno, steady_now_ns());
+  const uint64_t now_ns = steady_now_ns();
+  unit_.health->on_probe(os_errno == 0 && now_ns - begin_ns < DiskHealth::probe_max_ns, os_errno, now_ns);
 }
 
 }  // namespace blobcache

@@ -39,6 +39,7 @@ struct Waiter : ListNode, Message {
   // The tier's own:
   bool in_frame = false;  // in the frame's list; under its lock
   bool failed = false;
+  bool abandoned = false;
   Error error{};
   uint8_t sources = 0;  // of the loads that brought part of it so far
   Reactor* sender = nullptr;
@@ -59,8 +60,9 @@ struct Plan {
   unsigned span_count = 0;
   unsigned waiters_pending = 0;
   bool failed = false;
-  Error error{};        // of the first load that failed
-  uint8_t sources = 0;  // LoadOutcome::source of the loads that were waited for, as bits
+  bool abandoned = false;  // failed, since a load was abandoned: planned again it finds other frames
+  Error error{};           // of the first load that failed
+  uint8_t sources = 0;     // LoadOutcome::source of the loads that were waited for, as bits
   Reactor* home = nullptr;
   // Runs on the home core each time waiters_pending has come down to 0.
   void (*on_done)(Plan& plan) = nullptr;
@@ -123,6 +125,10 @@ class MemoryTier {
   // This core's on_done run before it returns, unless it was called from within an on_done: then when that has returned.
   // No read into the blocks may be in flight any more. The frame may be gone afterwards.
   void finish_load(Reactor& here, Frame& frame, uint64_t blocks, const LoadOutcome& outcome);
+
+  // The load of `blocks` hangs. Whoever waits for them is woken with Plan::abandoned, as finish_load would wake him, and the
+  // frame leaves the index: the next plan makes another. Its bytes stay the load's until finish_load.
+  void abandon_load(Reactor& here, Frame& frame, uint64_t blocks);
 
   // Stops waiting (interrupt, deadline). Loads go on. When it returns, waiters_pending counts only those whose wake-up is
   // already under way to this core; on_done runs when they have arrived.

@@ -45,6 +45,7 @@ Result<void> MemoryTier::plan(Reactor& home, const PlanRequest& request, uint32_
   BC_ASSERT(plan.span_count == 0 && plan.waiters_pending == 0);
   plan.home = &home;
   plan.failed = false;
+  plan.abandoned = false;
   plan.sources = 0;
   const uint64_t last_byte = request.offset + request.bytes - 1;
   const uint64_t position_first = request.offset / chunk_bytes;
@@ -166,6 +167,7 @@ void MemoryTier::State::claim(Plan& plan, Plan::Span& span) {
   waiter.plan = &plan;
   waiter.blocks = missing;
   waiter.failed = false;
+  waiter.abandoned = false;
   waiter.sources = 0;
   waiter.woken.store(false, std::memory_order_relaxed);
   waiter.pending = waiter.in_frame = true;
@@ -200,21 +202,44 @@ void MemoryTier::finish_load(Reactor& here, Frame& frame, uint64_t blocks, const
     if (frame.loading == 0) gone = state_->drop_pin(frame) == 0;
   }
   if (gone) state_->slabs->retire(frame);
+  state_->wake(here, woken);
+}
 
-  State::Calls& calls = state_->calls[here.core()];
+// The pin of `loading` keeps the frame until the load ends after all.
+void MemoryTier::abandon_load(Reactor& here, Frame& frame, uint64_t blocks) {
+  List<Waiter> woken;
+  {
+    const std::lock_guard guard(state_->index->lock(frame.stripe));
+    BC_ASSERT(blocks != 0 && (frame.loading & blocks) == blocks);
+    frame.waiters.for_each([&](Waiter& waiter) {
+      if ((waiter.blocks & blocks) == 0) return;
+      waiter.failed = waiter.abandoned = true;
+      waiter.error = Error{Code::timeout};
+      waiter.in_frame = false;
+      waiter.unlink();
+      woken.push_back(waiter);
+    });
+    if ((frame.state.load(std::memory_order_relaxed) & frame_linked) != 0) state_->index->remove(frame);
+  }
+  state_->wake(here, woken);
+}
+
+// Not under a lock.
+void MemoryTier::State::wake(Reactor& here, List<Waiter>& woken) {
+  Calls& own = calls[here.core()];
   while (Waiter* waiter = woken.pop_front()) {
     if (waiter->plan->home == &here) {
-      calls.waiters.push_back(*waiter);
+      own.waiters.push_back(*waiter);
       continue;
     }
     waiter->sender = &here;
     waiter->woken.store(true, std::memory_order_release);
     here.post(*waiter->plan->home, *waiter);
   }
-  if (calls.running) return;
-  calls.running = true;
-  while (Waiter* waiter = calls.waiters.pop_front()) State::deliver(*waiter);
-  calls.running = false;
+  if (own.running) return;
+  own.running = true;
+  while (Waiter* waiter = own.waiters.pop_front()) deliver(*waiter);
+  own.running = false;
 }
 
 // On the home core; or, if the post failed, on the sender's, where nothing of the plan may be touched but home.
@@ -236,6 +261,7 @@ void MemoryTier::State::deliver(Waiter& waiter) {
   BC_ASSERT(waiter.pending && !waiter.in_frame && plan.waiters_pending > 0);
   waiter.pending = false;
   plan.sources |= waiter.sources;
+  plan.abandoned |= waiter.abandoned;
   if (waiter.failed && !plan.failed) {
     plan.failed = true;
     plan.error = waiter.error;

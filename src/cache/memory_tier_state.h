@@ -39,6 +39,7 @@ struct MemoryTier::State {
 
   static void on_wake(Op& op, int32_t result, uint32_t flags);
   static void deliver(Waiter& waiter);
+  void wake(Reactor& here, List<Waiter>& woken);
 
   // Calls f(Frame&) for each linked frame of the object. Within a turn.
   template <class F>

@@ -30,7 +30,7 @@ constexpr unsigned page_reads_max = 3;
 
 // Of the load's blocks, as bits of the frame.
 uint64_t VolumeServer::blocks_on_disk(Load& load) {
-  if (volume().disk == nullptr || !load.handle->cacheable) return 0;
+  if (volume().disk == nullptr || !load.handle->cacheable || load.past_disk) return 0;
   DiskView view;
   if (!disk().find(load.handle->object, load.position(), &view)) return 0;
   return (view.valid >> load.shift()) & load.blocks_left & ~load.blocks_tried;
@@ -96,7 +96,8 @@ void VolumeServer::begin_open_file(Load& load) {
 void VolumeServer::on_file_open(DiskJob& job) {
   Load& load = *static_cast<Load::OpenJob&>(job).load;
   VolumeServer& self = *load.server;
-  if (job.failed) {
+  if (job.failed || load.abandoned) {
+    load.file = job.failed ? nullptr : load.open_job.file;
     self.finish_disk_run(load, 0, false);
   } else {
     load.file = load.open_job.file;
@@ -124,15 +125,22 @@ bool VolumeServer::try_enter_chain(Load& load) {
     return false;
   }
   ++prefetch_lane_.running;
+  begin_disk_run(load);
   return load.chained = true;
 }
 
 void VolumeServer::submit_disk_run(Load& load) {
   const uint64_t verified = disk().verify_always() ? 0 : load.view.verified >> load.shift();
-  submit_disk_run_data(load);
-  if ((load.blocks_in_run & ~verified) == 0) return;
+  if ((load.blocks_in_run & ~verified) == 0) {
+    submit_disk_run_data(load);
+    return;
+  }
   load.page = checksum_pages_.try_acquire();
-  BC_ASSERT(load.page != nullptr);  // as many as runs
+  if (load.page == nullptr) {  // there are as many as runs: those of abandoned loads have the rest
+    disk().reads().leave(reactor().core(), load.file->disk, load.phase);
+    return finish_disk_run(load, 0, false);
+  }
+  submit_disk_run_data(load);
   load.page_reads = 0;
   submit_checksums(load);
 }
@@ -169,11 +177,14 @@ void VolumeServer::on_disk_load_read(Op& op, int32_t result, uint32_t) {
 
 void VolumeServer::on_disk_run_read(Load& load) {
   const unsigned disk_number = load.file->disk;
+  if (load.chained) chain_moved_ns_ = now_ns();
   if (load.chained && load.data.result == -ECANCELED) {
     // Another member of the chain failed: this one is read by itself.
     load.chained = false;
     disk().reads().leave(reactor().core(), disk_number, load.phase);
     counters_.prefetch_chains_broken.add(1);
+    if (load.abandoned) return finish_disk_run(load, 0, false);
+    load.run_since_ns = now_ns();
     return start_disk_run(load);
   }
   const bool checked = load.page != nullptr;
@@ -211,6 +222,7 @@ void VolumeServer::on_disk_run_read(Load& load) {
 
 // good: of the run's blocks, those that are in the frame now. The others are tried; drop: because they are damaged.
 void VolumeServer::finish_disk_run(Load& load, uint64_t good, bool drop) {
+  end_disk_run(load);
   const uint64_t bad = load.blocks_in_run & ~good;
   if (load.page != nullptr) {
     checksum_pages_.release(*load.page);
@@ -218,7 +230,12 @@ void VolumeServer::finish_disk_run(Load& load, uint64_t good, bool drop) {
   }
   load.blocks_tried |= bad;
   if (bad != 0 && drop) drop_blocks(load, bad);
+  if (load.abandoned) {  // nobody waits, and nobody finds the frame
+    volume().memory->finish_load(reactor(), *load.frame, load.blocks_left, {.error = Error{Code::timeout}});
+    return end_run(load);
+  }
   load.blocks_left &= ~good;
+  note_tier(load, Tier::disk);
   if (good != 0) {
     if (load.prefetch) {
       const auto first = static_cast<unsigned>(std::countr_zero(good));
@@ -234,8 +251,8 @@ void VolumeServer::finish_disk_run(Load& load, uint64_t good, bool drop) {
 
 void VolumeServer::drop_blocks(Load& load, uint64_t blocks) {
   disk().on_corrupt(load.file->disk, static_cast<unsigned>(std::popcount(blocks)));
-  BC_LOG(warn, "{}: {} blocks of '{}' are damaged on disk {}; they come from the origin again", volume().config.name,
-         std::popcount(blocks), load.handle->key, load.file->disk);
+  BC_LOG_REQUEST(warn, load.request_id, "{}: {} blocks of '{}' are damaged on disk {}; they come from the origin again",
+                 volume().config.name, std::popcount(blocks), load.handle->key, load.file->disk);
   DropJob* job = drop_jobs_.try_acquire();
   if (job == nullptr) return;
   job->server = this;

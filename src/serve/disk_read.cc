@@ -14,7 +14,9 @@
 // No reference to the handle is taken: until the request is answered the kernel keeps the file open, and afterwards (the CQE
 // of a linked read may be handled later than the RELEASE) nothing of the handle is looked at. The file may be closed then;
 // the ring holds it for its own reads. A disk read cannot be let go by an interrupt or a deadline: its target is the reply's
-// memory. Disks answer, if only with an error.
+// memory, and io_uring cancels no read that a device has (IORING_OP_ASYNC_CANCEL answers -ENOENT; the kernel's io_try_cancel
+// looks at workers, polls and timeouts only). Disks answer, if only with an error. One that takes a second for it is left
+// alone by those who come later (cache/disk_health.h), and loads are taken from it (disk_patience.cc).
 #include <algorithm>
 
 #include "cache/disk_check.h"
@@ -91,6 +93,8 @@ void VolumeServer::begin_disk_read(Request& request, const DiskFile& file, const
   Request::DiskRead& read = request.disk_read;
   read.disk = file.disk;
   read.linked = direct.full && slot.transport->can_link();
+  read.since_ns = now_ns();
+  begin_trail(request, read.range);
   read.bytes_wanted = direct.full ? direct.at.bytes : read.range.bytes;
   ++tasks_running_;
   ++disk_reads_running_;
@@ -113,8 +117,11 @@ void VolumeServer::on_disk_read(Op& op, int32_t result, uint32_t) {
   VolumeServer& self = *request.server;
   self.disk().reads().leave(self.reactor().core(), read.disk, read.phase);
   --self.disk_reads_running_;
+  if (self.now_ns() - read.since_ns >= DiskHealth::read_stuck_after_ns) self.disk().on_slow_read(read.disk);
   if (result >= 0 && static_cast<uint32_t>(result) >= read.bytes_wanted) {
     self.counters_.disk_hits.add(1);
+    self.note_tier(request, Tier::disk);
+    self.end_trail(request);
     if (read.linked) {
       self.counters_.bytes[static_cast<unsigned>(Tier::disk)].add(read.range.bytes);
     } else {

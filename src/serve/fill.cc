@@ -29,8 +29,8 @@ constexpr uint64_t room_retry_ns_max = 1'000'000;
 
 }  // namespace
 
-void VolumeServer::begin_loads(Request& request, Handle& handle) {
-  begin_loads_of(request.plan, handle, {.prefetch = false});
+void VolumeServer::begin_loads(Request& request, Handle& handle, bool past_disk) {
+  begin_loads_of(request.plan, handle, {.request = &request, .past_disk = past_disk});
 }
 
 unsigned VolumeServer::begin_prefetch_loads(Plan& plan, Handle& handle, List<Load>* held) {
@@ -46,6 +46,8 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor
     BC_ASSERT(load != nullptr);  // loads_available() was asked in this turn; prefetch counts its own
     ++count;
     load->server = this;
+    load->request = purpose.request;
+    load->request_id = purpose.request == nullptr ? 0 : purpose.request->trail.id;
     load->prefetch = purpose.prefetch;
     load->chained = false;
     load->call.background = purpose.prefetch;
@@ -58,6 +60,8 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor
     load->blocks_in_run = 0;
     load->blocks_tried = 0;
     load->open_tried = false;
+    load->past_disk = purpose.past_disk;
+    load->abandoned = false;
     load->call.on_done = &VolumeServer::on_load_done;
     load->call.on_bytes = handle.cacheable ? &VolumeServer::on_load_bytes : nullptr;
     load->call.key = handle.key;
@@ -89,6 +93,7 @@ void VolumeServer::continue_load(Load& load) {
   if (lane.running >= lane.running_max) return lane.queued.push_back(load);
   ++lane.running;
   if (load.from_disk) {
+    begin_disk_run(load);
     start_disk_run(load);
   } else {
     start_origin_run(load);
@@ -98,6 +103,7 @@ void VolumeServer::continue_load(Load& load) {
 // What waited in the lane chooses anew: it may be on disk by now, or no longer.
 void VolumeServer::end_run(Load& load) {
   LoadLane& lane = lane_of(load);
+  if (load.abandoned) return end_load(load);
   BC_ASSERT(lane.running > 0);
   --lane.running;
   if (load.blocks_left != 0) {
@@ -115,6 +121,7 @@ void VolumeServer::end_run(Load& load) {
 void VolumeServer::start_origin_run(Load& load) {
   const auto first = static_cast<unsigned>(std::countr_zero(load.blocks_in_run));
   load.call.failed = false;
+  load.call.request_id = load.request_id;
   load.call.offset = load.frame_offset + first * limits::block_bytes;
   load.call.bytes = static_cast<uint32_t>(run_bytes(load));
   load.call.to = volume().memory->frame_bytes(*load.frame) + first * limits::block_bytes;
@@ -135,6 +142,7 @@ void VolumeServer::on_load_bytes(ReadCall& call, uint32_t bytes_done) {
 // Blocks that came from the origin, to those who wait for them.
 void VolumeServer::deliver(Load& load, uint64_t blocks) {
   load.blocks_left &= ~blocks;
+  note_tier(load, Tier::origin);
   volume().memory->finish_load(
       reactor(), *load.frame, blocks,
       {.ok = true, .keep = load.handle->cacheable && !load.call.young, .source = static_cast<uint8_t>(Tier::origin)});
@@ -167,6 +175,7 @@ void VolumeServer::on_load_done(OriginCall& call) {
     // What was not tried fails with what was.
     const uint64_t failing = load.blocks_left;
     load.blocks_left = 0;
+    self.note_tier(load, Tier::origin);
     self.volume().memory->finish_load(self.reactor(), *load.frame, failing,
                                       {.error = call.error, .source = static_cast<uint8_t>(Tier::origin)});
   } else {

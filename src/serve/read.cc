@@ -45,6 +45,7 @@ void VolumeServer::read(Request& request) {
     reply_read(request, *handle, range, Tier::memory);
   } else if (volume().disk == nullptr || !disk_hit(request, *handle, range)) {
     volume().handles.reference(*handle);
+    begin_trail(request, range);
     begin(request, read_miss(request.stack, request, *handle, range));
   }
   if (prefetcher_ != nullptr) prefetcher_->pump();
@@ -98,6 +99,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
   if (server.volume().disk != nullptr) server.note_miss(handle, range);
   bool planned = false;
   bool asked_again = false;
+  bool past_disk = false;
   while (!request.given_up()) {
     if (server.loads_available()) {
       const Result<void> plan = memory.plan(server.reactor(), wanted, server.now_s(), request.plan);
@@ -107,6 +109,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
     if (!planned) {
       server.wait_for_room(request);
       co_await request.event;
+      request.trail.room_ns = server.now_ns() - request.trail.begun_ns;
       request.cancel_wait = nullptr;
       request.event.reset();
       continue;
@@ -114,15 +117,22 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
     server.room_retry_ns_ = 1;
     if (server.prefetcher_ != nullptr) server.prefetcher_->on_miss(handle, range, request.plan);
     const bool joined = waits_for_others(request.plan);
-    server.begin_loads(request, handle);
+    server.begin_loads(request, handle, past_disk);
     if (request.plan.waiters_pending > 0) {
       request.cancel_wait = &VolumeServer::cancel_plan;
       co_await request.event;
       request.cancel_wait = nullptr;
     }
-    if (!request.plan.failed || !joined || asked_again || request.given_up()) break;
-    // It was another's load, perhaps one whose time was over when this reader came: once more, with one of his own.
-    asked_again = true;
+    if (!request.plan.failed || request.given_up()) break;
+    // The disk hangs; or it was another's load, perhaps one whose time was over when this reader came: once more, with one
+    // of his own.
+    if (request.plan.abandoned) {
+      past_disk = true;
+    } else if (joined && !asked_again) {
+      asked_again = true;
+    } else {
+      break;
+    }
     planned = false;
     memory.release(request.plan);
     server.wake_for_room();

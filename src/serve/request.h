@@ -7,6 +7,7 @@
 //   Invariant what a request waits for never points into the slot: a request can always be answered at once
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "base/list.h"
@@ -16,6 +17,7 @@
 #include "ring/task.h"
 #include "ring/timer.h"
 #include "ring/wait.h"
+#include "serve/counters.h"
 
 namespace blobcache::serve {
 
@@ -43,6 +45,17 @@ struct Request : ListNode {
   } plan;
   TaskStack stack;
 
+  // What the line about a slow request says (slow.cc). Begun with the first wait of a request, never for hits in memory.
+  struct Trail {
+    uint64_t id = 0;  // FUSE's number of the request
+    uint64_t node = 0;
+    uint32_t opcode = 0;
+    ReadRange range;  // of a READ
+    uint64_t begun_ns = 0;
+    uint64_t room_ns = 0;                         // waited for frames
+    std::array<uint64_t, tier_count> tier_ns{};  // from begun_ns until the last of what came from there
+  } trail;
+
   // A read of the disk into the reply (disk_read.cc). Its CQE comes before the slot's next request.
   struct DiskRead : Op {
     Request* request = nullptr;
@@ -52,6 +65,7 @@ struct Request : ListNode {
     uint8_t disk = 0;
     uint8_t phase = 0;
     bool linked = false;
+    uint64_t since_ns = 0;
   } disk_read;
 
   bool given_up() const { return interrupted || timed_out; }

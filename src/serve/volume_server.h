@@ -44,6 +44,8 @@ struct Load : ListNode {
     Load* load = nullptr;
   } call;
   VolumeServer* server = nullptr;
+  Request* request = nullptr;  // that began it, null: prefetch; it serves another one where its number is not request_id
+  uint64_t request_id = 0;
   Handle* handle = nullptr;
   Frame* frame = nullptr;
   uint64_t frame_offset = 0;   // in the object
@@ -69,6 +71,9 @@ struct Load : ListNode {
   Read sums;
   ChecksumPage* page = nullptr;  // null: every block of the run is verified already
   unsigned page_reads = 0;
+  uint64_t run_since_ns = 0;
+  bool past_disk = false;    // the disk is not asked
+  bool abandoned = false;    // its readers went elsewhere (disk_patience.cc)
   DiskFile* file = nullptr;  // with a reference
   DiskView view;             // of the run, asked for between enter and leave
   uint8_t phase = 0;
@@ -167,6 +172,13 @@ class VolumeServer final : public fuse::RequestHandler {
   void reply_given_up(Request& request, ErrorPlace place, std::string_view key);
   void become_idle_if_done();
 
+  // slow.cc
+  void begin_trail(Request& request, ReadRange range = {});
+  void note_tier(Request& request, Tier tier);
+  void note_tier(const Load& load, Tier tier);
+  void end_trail(Request& request);
+  void tell_slow(Request& request, uint64_t total_ns);
+
   // read.cc
   void read(Request& request);
   static Task read_miss(TaskStack& stack, Request& request, Handle& handle, ReadRange range);
@@ -189,11 +201,13 @@ class VolumeServer final : public fuse::RequestHandler {
 
   // fill.cc
   bool loads_available() const { return loads_.free_count() >= Plan::spans_max; }
-  void begin_loads(Request& request, Handle& handle);
-  // How many. held: they are put there instead of being begun.
+  void begin_loads(Request& request, Handle& handle, bool past_disk);
+  // past_disk: nothing is read from there. held: loads are put there instead of being begun.
   unsigned begin_prefetch_loads(Plan& plan, Handle& handle, List<Load>* held);
   struct LoadsFor {
+    Request* request = nullptr;
     bool prefetch = false;
+    bool past_disk = false;
     List<Load>* held = nullptr;
   };
   unsigned begin_loads_of(Plan& plan, Handle& handle, const LoadsFor& purpose);
@@ -237,6 +251,12 @@ class VolumeServer final : public fuse::RequestHandler {
   static void on_removed(DiskJob& job);
   uint64_t run_bytes(const Load& load) const;
   void post_job(DiskJob& job, unsigned disk_number);
+
+  // disk_patience.cc
+  void begin_disk_run(Load& load);
+  void end_disk_run(Load& load);
+  static void on_disk_patience(Timer& timer);
+  void abandon_late_loads();
   void end_job();
 
   // fill.cc
@@ -313,6 +333,13 @@ class VolumeServer final : public fuse::RequestHandler {
   LoadLane origin_lane_;
   LoadLane disk_lane_;
   LoadLane prefetch_lane_;
+  List<Load> disk_runs_;
+  List<Load> abandoned_runs_;
+  uint64_t chain_moved_ns_ = 0;
+  struct DiskPatience : Timer {
+    using Timer::Timer;
+    VolumeServer* server = nullptr;
+  } disk_patience_{&VolumeServer::on_disk_patience};
   unsigned disk_reads_running_ = 0;         // into replies
   std::unique_ptr<Prefetcher> prefetcher_;  // null: switched off
   Pool<ChecksumPage> checksum_pages_;

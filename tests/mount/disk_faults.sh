@@ -139,6 +139,31 @@ case_hang() {
   recovers
 }
 
+# Reads into the cache's own memory are left to the disk, and their readers go to the origin: whoever was there when the
+# disk began to hang waits a second or so. With cache.verify=always every read of the disk is one of these.
+case_hang_loads() {
+  local name before readers=()
+  fill_cache "${FILES[@]}"
+  stop_mount "$mnt"
+  mount_cached -o cache.verify=always
+  # Their files are open, so that they hang in reads.
+  for name in "${FILES[@]:0:3}"; do
+    cmp -n 65536 "$source_dir/$name" "$mnt/$name" || fail "$name: wrong bytes"
+  done
+  drop_mount_cache "${FILES[@]:0:3}"
+  faults delay_ms=12000
+  before=$SECONDS
+  for name in "${FILES[@]:0:3}"; do
+    timeout 9 cmp "$source_dir/$name" "$mnt/$name" &
+    readers+=($!)
+  done
+  for name in "${readers[@]}"; do wait "$name" || fail "a reader that was there when the disk began to hang: exit $?"; done
+  say "$((SECONDS - before)) s after the disk began to hang, its readers had all of their files"
+  status_is "disk['state']" down || fail "the disk is used: $(status disk)"
+  faults
+  recovers
+}
+
 case_readonly() {
   compare "${FILES[@]:0:5}"
   local trigger=/sys/fs/ext4/$FAULT_DEVICE/trigger_fs_error

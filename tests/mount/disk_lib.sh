@@ -214,7 +214,8 @@ has_fault_hits() { (($(fault_hits) > ${1:-0})); }
 
 remove_fault_disk() {
   faults
-  wait_for 10 "the file system can be unmounted" umount "$MOUNT_TMP/fs"
-  wait_for 10 "the loop device lets go of its disk" umount "$MOUNT_TMP/fault"
+  # What the disk began before that takes as long as it was told then: 12 s, of a disk that hung.
+  wait_for 30 "the file system can be unmounted" umount "$MOUNT_TMP/fs"
+  wait_for 30 "the loop device lets go of its disk" umount "$MOUNT_TMP/fault"
   wait_gone 10 "$FAULT_PID"
 }

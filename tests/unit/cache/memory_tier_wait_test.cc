@@ -130,6 +130,53 @@ TEST_CASE("canceled waits are not called; the load goes on without its plan") {
   CHECK(t.tier->stats().pinned_frames == 0);
 }
 
+TEST_CASE("whoever waits for a load that is abandoned plans again, and its frame is the load's alone") {
+  TestTier t(16 * MiB);
+  const ObjectId object = make_object(1);
+  TestPlan hung;
+  TestPlan joined;
+  TestPlan beside;
+  REQUIRE(t.tier->plan(t.core(0), chunk_request(object, 0, 128 * KiB), 1, hung));
+  REQUIRE(t.tier->plan(t.core(1), chunk_request(object, 64 * KiB, 64 * KiB), 1, joined));
+  REQUIRE(t.tier->plan(t.core(0), chunk_request(object, 128 * KiB, 64 * KiB), 1, beside));
+  CHECK(joined.blocks_to_load_count() == 0);
+  Frame& frame = *hung.spans[0].frame;
+  t.tier->abandon_load(t.core(0), frame, 3);
+  t.turn();
+  for (TestPlan* plan : {&hung, &joined}) {
+    CHECK(plan->done_count == 1);
+    CHECK(plan->abandoned);
+    t.tier->release(*plan);
+  }
+  // Another load into the frame ends as it would have.
+  CHECK(beside.done_count == 0);
+  t.load(object, beside);
+  CHECK(beside.done_count == 1);
+  CHECK_FALSE(beside.failed);
+  CHECK_FALSE(beside.abandoned);
+  t.tier->release(beside);
+
+  TestPlan again;
+  REQUIRE(t.tier->plan(t.core(1), chunk_request(object, 0, 128 * KiB), 1, again));
+  CHECK(again.spans[0].frame != &frame);
+  CHECK(again.blocks_to_load_count() == 2);
+  t.load(object, again, 1);
+  CHECK_FALSE(again.failed);
+  t.tier->release(again);
+  // What comes at last is in nobody's way, and until then nobody gets the frame.
+  for (uint64_t i = 1; i <= 600; ++i) {
+    REQUIRE(t.bring_in(block_request(object, (100 + i) * 64 * KiB, 4096)));
+    t.turn();
+  }
+  std::memset(t.tier->frame_bytes(frame), 0xee, 128 * KiB);
+  t.tier->abandon_load(t.core(0), frame, 3);
+  t.tier->finish_load(t.core(0), frame, 3, {.error = {Code::timeout}});
+  t.turn();
+  CHECK(t.tier->stats().pinned_frames == 0);
+  REQUIRE(t.bring_in(chunk_request(object, 0, 128 * KiB)));
+  CHECK(t.hit(object, 0, 128 * KiB));
+}
+
 TEST_CASE("a wake-up that is under way is not canceled") {
   TestTier t(16 * MiB);
   const ObjectId object = make_object(1);
