@@ -32,6 +32,7 @@ std::string_view feature_name(Feature feature) {
     case Feature::hugepages: return "hugepages";
     case Feature::memlock: return "memlock";
     case Feature::notify_prune: return "notify_prune";
+    case Feature::linked_reads: return "linked_reads";
   }
   return "unknown";
 }

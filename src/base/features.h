@@ -16,8 +16,9 @@ enum class Feature : uint8_t {
   hugepages,      // transparent or reserved 2 MiB pages
   memlock,        // pages may be pinned beyond RLIMIT_MEMLOCK
   notify_prune,   // FUSE_NOTIFY_PRUNE, kernel 6.18
+  linked_reads,   // what is fetched ahead from disk goes out as linked reads; every kernel has it: to measure its worth
 };
-inline constexpr unsigned feature_count = 7;
+inline constexpr unsigned feature_count = 8;
 
 std::string_view feature_name(Feature feature);
 bool pretended_absent(Feature feature);

@@ -89,6 +89,25 @@ size_t Layout::ahead_of(const ByteRange& read, std::span<ByteRange> found) const
   return count;
 }
 
+size_t Layout::pieces_before(uint64_t offset) const {
+  const auto piece = std::partition_point(extents_.begin(), extents_.end(),
+                                          [&](const ByteRange& extent) { return extent.end() <= offset; });
+  return static_cast<size_t>(piece - extents_.begin());
+}
+
+size_t Layout::piece_begun(const ByteRange& range) const {
+  const auto behind = std::partition_point(extents_.begin(), extents_.end(),
+                                           [&](const ByteRange& extent) { return extent.offset < range.end(); });
+  if (behind == extents_.begin() || std::prev(behind)->offset < range.offset) return no_piece;
+  return static_cast<size_t>(behind - extents_.begin()) - 1;
+}
+
+uint64_t Layout::piece_end(uint64_t offset) const {
+  const size_t piece = pieces_before(offset);
+  if (piece == extents_.size()) return file_bytes_;
+  return offset < extents_[piece].offset ? extents_[piece].offset : extents_[piece].end();
+}
+
 std::unique_ptr<Layout> recognise_layout(const LayoutSample& sample) {
   if (sample.file_bytes > file_bytes_max) return nullptr;
   if (sample.head.size() > sample.file_bytes || sample.tail.size() > sample.file_bytes) return nullptr;

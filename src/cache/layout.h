@@ -55,6 +55,13 @@ class Layout {
   // What is worth fetching after a read, in the order in which it will be read: the rest of its piece, then the pieces
   // that follow in its lane, neighbours joined. Fills `found` as far as it goes; returns how many.
   size_t ahead_of(const ByteRange& read, std::span<ByteRange> found) const;
+  // Where the piece ends that has the byte at `offset`; of what lies before a piece or behind the last one, where that ends.
+  uint64_t piece_end(uint64_t offset) const;
+  static constexpr size_t no_piece = ~size_t{0};
+  // The last piece that begins within the range.
+  size_t piece_begun(const ByteRange& range) const;
+  // Pieces that end at `offset` or before.
+  size_t pieces_before(uint64_t offset) const;
 
  protected:
   Layout(LayoutKind kind, uint64_t file_bytes) : kind_(kind), file_bytes_(file_bytes) {}

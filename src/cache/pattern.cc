@@ -8,7 +8,11 @@
 //   sparse   within max_gap and 16 times its own length. The length counts, because 4 KiB reads a MiB apart are not a
 //            scan: fetching what lies between would cost 256 times what is asked for. Two equal distances: strided
 //
-// and one that fits nowhere begins a region, unless the starts of two others and its own are equally far apart: then it
+// What was touched ahead of a stream, and passed over by it because the page cache has it, is joined with the stream when a
+// read goes on behind it. Mapped files are read so: the C library's copy touches the last page first, and the kernel reads
+// around each page that is touched.
+//
+// A read that fits nowhere begins a region, unless the starts of two others and its own are equally far apart: then it
 // is the third record of a strided reader, however far the stride.
 //
 // Random reads fit by chance: 16 regions of 128 KiB claim 2 % of a 100 MiB file, and of sparse fits a third. What fits
@@ -40,6 +44,8 @@ constexpr uint64_t sparse_lengths = 16;  // a gap of so many times the read is t
 constexpr unsigned late_max = 8;
 constexpr int64_t records_overtaken_max = 8;
 constexpr uint32_t quiet_reads = 64;  // of others: the stream is given up
+constexpr uint32_t quiet_reads_min =
+    8;  // and four times as many as usual lay between its reads: another may have its place
 constexpr uint64_t offset_max = uint64_t{1} << 62;
 
 uint64_t dense_gap(uint64_t bytes) { return std::max<uint64_t>(bytes, limits::block_bytes); }
@@ -78,6 +84,7 @@ Pattern AccessPattern::place(const Read& read, const PatternOptions& options) {
     end_quiet_streams(options);
     add_region(read, options);
   } else {
+    if (best == Fit::exact) index = join(index, read);
     make_front(index);
     if (best == Fit::late) {
       regions_[0].late = up(regions_[0].late);
@@ -243,6 +250,22 @@ bool AccessPattern::follow_stride(const Read& read) {
   return false;
 }
 
+// The read goes on behind an island: the stream that has come up to it goes on here. Returns whose the read is.
+unsigned AccessPattern::join(unsigned index, const Read& read) {
+  const Region& island = regions_[index];
+  if (island.stream != none || island.backward != 0 || read.offset != island.high) return index;
+  for (unsigned i = 0; i < count_; ++i) {
+    Region& region = regions_[i];
+    if (region.stream == none || region.backward != 0 || told_[region.stream].kind != PatternKind::forward) continue;
+    if (region.high < island.low() || region.high >= island.high) continue;
+    region.span = static_cast<uint32_t>(std::min<uint64_t>(island.high - region.low(), span_max));
+    region.high = island.high;
+    remove(index);
+    return i > index ? i - 1 : i;
+  }
+  return index;
+}
+
 void AccessPattern::make_front(unsigned index) {
   std::rotate(regions_.begin(), regions_.begin() + index, regions_.begin() + index + 1);
 }
@@ -271,6 +294,12 @@ void AccessPattern::end_stream(Region& region) {
   ended_ |= static_cast<uint8_t>(1u << region.stream);
   told_[region.stream] = {};
   region.stream = none;
+}
+
+// Silent for much longer than it used to be: of 16 readers each is silent for 16 reads, and one who goes from place to place
+// leaves his streams behind.
+bool AccessPattern::is_over(const Told& told) const {
+  return reads_ - told.seen > std::min<uint32_t>(quiet_reads, quiet_reads_min + told.interval);
 }
 
 // Where others have read for long, and at random now, the stream has probably come to its end.
@@ -309,7 +338,7 @@ void AccessPattern::name_stream(Region& region, Pattern* pattern) {
         found = i;
         break;
       }
-      if (reads_ - told_[i].seen > quiet_reads) found = i;
+      if (is_over(told_[i]) && (found == Pattern::streams_max || told_[i].seen < told_[found].seen)) found = i;
     }
     if (found == Pattern::streams_max) return;
     for (unsigned i = 0; i < count_; ++i) {
@@ -321,7 +350,11 @@ void AccessPattern::name_stream(Region& region, Pattern* pattern) {
   const int32_t stride = pattern->kind == PatternKind::strided ? region.stride : 0;
   pattern->stream = region.stream;
   pattern->changed = told.kind != pattern->kind || told.stride != stride;
-  told = {.kind = pattern->kind, .stride = stride, .seen = reads_};
+  if (told.kind != PatternKind::unknown) {
+    const uint32_t quarters = std::min<uint32_t>(interval_unit * (reads_ - told.seen), UINT8_MAX);
+    told.interval = static_cast<uint8_t>((3 * told.interval + quarters) / 4);
+  }
+  told = {.kind = pattern->kind, .interval = told.interval, .stride = stride, .seen = reads_};
 }
 
 void AccessPattern::disturb() { noise_ = std::min<uint8_t>(static_cast<uint8_t>(noise_ + 1), noise_max); }

@@ -66,6 +66,8 @@ class AccessPattern {
   static constexpr unsigned stride_unit = 512;
   static constexpr uint32_t span_max = 64u << 20;
   static constexpr uint8_t none = 7;
+  static constexpr uint8_t interval_unit = 4;
+  static constexpr uint8_t interval_first = regions_max * interval_unit;  // as if all 16 took turns
 
   // Bytes read one after the other, most recently up to `high` (from `high` down, when backward).
   struct Region {
@@ -93,6 +95,7 @@ class AccessPattern {
   // What was last said of a stream.
   struct Told {
     PatternKind kind = PatternKind::unknown;
+    uint8_t interval = interval_first;  // reads of all from one of it to the next, in quarters, smoothed
     int32_t stride = 0;
     uint32_t seen = 0;  // number of the read
   };
@@ -105,10 +108,12 @@ class AccessPattern {
   void step(Region& region, const Read& read, int64_t delta);
   void add_region(const Read& read, const PatternOptions& options);
   bool follow_stride(const Read& read);
+  unsigned join(unsigned index, const Read& read);
   void make_front(unsigned index);
   void remove(unsigned index);
   unsigned victim(const PatternOptions& options) const;
   void end_stream(Region& region);
+  bool is_over(const Told& told) const;
   void end_quiet_streams(const PatternOptions& options);
   bool is_strided(const Region& region, const PatternOptions& options) const;
   PatternKind kind_of(const Region& region, const PatternOptions& options) const;

@@ -1,10 +1,14 @@
 // How much to fetch ahead. Too little, and the reader waits for each round trip; too much, and a reader that was about to
-// stop has cost the disk, the network and other readers' frames. Three things bound it:
+// stop has cost the disk, the network and other readers' frames. Four things bound it:
 //
 //   window   starts at min_window (of a small file: a quarter of it, but a chunk), doubles whenever the reader has passed
 //            a whole window of which every byte was read, and halves when an eighth of it was not
 //   ramp     never more than eight times what the stream has read so far. Two 4 KiB reads that happened to be neighbours
 //            cost one block; a real scan has its first 64 MiB window on the way after 8 MiB
+//   piece    of a file that describes itself: who begins in a tensor wants the rest of it, and the next one when he goes on
+//            there by himself (the kernel reads on by a request or two: 2 MiB are not the reader's wish). Who has taken
+//            three pieces and 8 MiB in their order is not bounded by them any more; where pieces are of one size, equal
+//            distances are no stride
 //   budget   of the node: bytes in flight, memory, bandwidth; demand takes first
 //
 // A file whose streams were for nothing begins the next one with half the window (`distrust_`, up to six times; each
@@ -15,6 +19,9 @@
 //
 // Used is what was marked as asked for and then touched by any user's read, in blocks of 64 KiB (a record, when strided).
 // What the reader left behind by more than 2 MiB (8 records) is given up: requests overtake each other by less.
+//
+// What a stream gave up may be read all the same, by another one or the same one under another name: it is an orphan until
+// it is read, found missing, or the file is closed, and only then counted.
 //
 // Rejected: windows in time (needs a clock and a rate per stream, and the ramp already follows the rate), a score of the
 // whole node (one bad file would cost the others), marks per chunk (a 64 KiB use would vouch for 4 MiB).
@@ -34,6 +41,9 @@ constexpr uint64_t block_bytes = limits::block_bytes;
 constexpr uint64_t ramp_factor = 8;
 constexpr uint64_t overtaken_bytes = 2 * limits::MiB;
 constexpr uint64_t overtaken_records = 8;
+constexpr uint64_t run_on_bytes = 2 * limits::MiB;
+constexpr uint64_t in_order_bytes = 8 * limits::MiB;
+constexpr size_t in_order_pieces = 2;
 constexpr uint8_t distrust_max = 6;
 constexpr uint64_t unused_share = 8;  // an eighth
 constexpr uint64_t steps_ahead_max = 4096;
@@ -124,10 +134,8 @@ PrefetchWindows::Stream::Steps PrefetchWindows::Stream::steps_of(const ByteRange
 
 // Of steps that lie side by side, or of one.
 ByteRange PrefetchWindows::Stream::range_of(uint64_t first, uint64_t end, uint64_t file_bytes) const {
-  const int64_t from = static_cast<int64_t>(base) + static_cast<int64_t>(first) * stride_bytes;
-  const int64_t last = static_cast<int64_t>(base) + static_cast<int64_t>(end - 1) * stride_bytes;
-  const uint64_t low = static_cast<uint64_t>(std::max<int64_t>(0, std::min(from, last)));
-  const uint64_t high = static_cast<uint64_t>(std::max<int64_t>(0, std::max(from, last))) + step_bytes;
+  const uint64_t low = std::min(start_of(first), start_of(end - 1));
+  const uint64_t high = std::max(start_of(first), start_of(end - 1)) + step_bytes;
   // Records are asked for in whole blocks.
   const uint64_t start = std::min(down(low, block_bytes), file_bytes);
   return {start, std::min(up(high, block_bytes), file_bytes) - start};
@@ -159,9 +167,14 @@ void PrefetchWindows::on_read(const Pattern& pattern, const ByteRange& read, Pre
     totals_.used_bytes += used;
     budget.leave(used);
   }
-  if (pattern.stream == Pattern::no_stream) return;
+  totals_.used_bytes += take_orphans(read);
+  if (pattern.stream == Pattern::no_stream) {
+    apart_ = read;
+    return;
+  }
   BC_ASSERT(pattern.stream < Pattern::streams_max);
   Stream& stream = streams_[pattern.stream];
+  if (layout_ != nullptr && pattern.kind == PatternKind::strided) return end(stream, budget, plan);
   if (pattern.changed || stream.kind != pattern.kind) {
     end(stream, budget, plan);
     begin(stream, pattern, read);
@@ -169,6 +182,7 @@ void PrefetchWindows::on_read(const Pattern& pattern, const ByteRange& read, Pre
   stream.read_bytes += read.bytes;
   if (!pattern.late) advance(stream, stream.cursor_of(pattern, read), budget, plan);
   const uint64_t goal = goal_of(stream);
+  if (goal <= stream.issued) return;
   // Half of it is on the way still: later, in one piece.
   if (stream.issued > stream.cursor && stream.issued - stream.cursor > (goal - stream.cursor) / 2) return;
   issue(stream, goal, budget, now_ns, plan);
@@ -187,8 +201,9 @@ void PrefetchWindows::begin(Stream& stream, const Pattern& pattern, const ByteRa
   // Of the reads that made it a stream there was at least one more.
   stream.read_bytes = read.bytes;
   const uint64_t distance = static_cast<uint64_t>(std::abs(pattern.stride_bytes));
-  // Records so near that their blocks would meet are read in one piece.
-  if (pattern.kind == PatternKind::strided && distance >= pattern.record_bytes + 2 * block_bytes) {
+  // Records so near that their blocks would meet, or larger than what lies between them, are read in one piece.
+  if (pattern.kind == PatternKind::strided &&
+      distance >= pattern.record_bytes + std::max(pattern.record_bytes, 2 * block_bytes)) {
     stream.records = true;
     stream.base = pattern.position;
     stream.stride_bytes = pattern.stride_bytes;
@@ -212,6 +227,34 @@ void PrefetchWindows::begin_steps(Stream& stream, const ByteRange& read, bool ba
   } else {
     stream.steps = file_bytes_ <= stream.base ? 0 : (file_bytes_ - stream.base - 1) / stream.step_bytes + 1;
   }
+  bound(stream, read.end() - 1);
+}
+
+void PrefetchWindows::set_layout(const Layout& layout, bool whole) {
+  layout_ = &layout;
+  whole_ = whole;
+  for (Stream& stream : streams_) {
+    if (stream.live() && !stream.records) bound(stream, stream.start_of(stream.cursor));
+  }
+}
+
+void PrefetchWindows::bound(Stream& stream, uint64_t position) const {
+  if (layout_ != nullptr && !whole_ && stream.stride_bytes > 0) stream.piece_end = layout_->piece_end(position);
+}
+
+uint64_t PrefetchWindows::steps_within_piece(const Stream& stream) const {
+  if (stream.piece_end == 0) return stream.steps;
+  const uint64_t position = stream.start_of(stream.cursor);
+  uint64_t end = stream.piece_end;
+  if (position > end + run_on_bytes) {
+    const size_t passed = layout_->pieces_before(position) - layout_->pieces_before(end);
+    if (passed >= in_order_pieces && position - end >= in_order_bytes) return stream.steps;
+    end = layout_->piece_end(position);
+  }
+  // The last page of a piece is touched first, and what lies around it is there.
+  if (apart_.offset > position && apart_.offset < end && end <= apart_.end()) end = apart_.offset;
+  const uint64_t bytes = end - std::min(stream.base, end);
+  return std::min(stream.steps, (bytes + stream.step_bytes - 1) / stream.step_bytes);
 }
 
 uint64_t PrefetchWindows::Stream::cursor_of(const Pattern& pattern, const ByteRange& read) const {
@@ -247,9 +290,9 @@ void PrefetchWindows::give_up(Stream& stream, uint64_t until, PrefetchBudget& bu
   uint64_t first = stream.tail;
   while (first < until && !stream.marked(first)) ++first;
   if (first < until) {
-    const uint64_t unused = clear(stream, {first, until});
+    const uint64_t unused = stream.records ? clear(stream, {first, until}) : orphan(stream, {first, until});
     stream.unused_bytes += unused;
-    totals_.unused_bytes += unused;
+    if (stream.records) totals_.unused_bytes += unused;
     budget.leave(unused);
     BC_ASSERT(plan->cancel_count < WindowPlan::cancels_max);
     plan->cancels[plan->cancel_count++] = {.range = stream.range_of(first, until, file_bytes_),
@@ -258,6 +301,47 @@ void PrefetchWindows::give_up(Stream& stream, uint64_t until, PrefetchBudget& bu
                                            .descending = stream.stride_bytes < 0};
   }
   stream.tail = until;
+}
+
+// What is marked becomes orphans. Returns their bytes.
+uint64_t PrefetchWindows::orphan(Stream& stream, const Stream::Steps& steps) {
+  uint64_t bytes = 0;
+  for (uint64_t step = steps.first; step < steps.end;) {
+    uint64_t end = step;
+    while (end < steps.end && stream.marked(end)) stream.unmark(end++);
+    if (end > step) {
+      const uint64_t low = std::min(stream.start_of(step), stream.start_of(end - 1));
+      add_orphan({low, (end - step) * stream.step_bytes});
+      bytes += (end - step) * stream.step_bytes;
+    }
+    step = std::max(end, step + 1);
+  }
+  return bytes;
+}
+
+// Without room for it, it is unused at once.
+void PrefetchWindows::add_orphan(const ByteRange& orphan) {
+  if (orphan_count_ < orphans_max) {
+    orphans_[orphan_count_++] = orphan;
+  } else {
+    totals_.unused_bytes += orphan.bytes;
+  }
+}
+
+// The blocks of orphans that the range touches are none any more. Returns their bytes.
+uint64_t PrefetchWindows::take_orphans(const ByteRange& range) {
+  uint64_t bytes = 0;
+  for (unsigned i = orphan_count_; i-- > 0;) {
+    const ByteRange orphan = orphans_[i];
+    const uint64_t low = std::max(orphan.offset, down(range.offset, block_bytes));
+    const uint64_t high = std::min(orphan.end(), up(range.end(), block_bytes));
+    if (low >= high) continue;
+    bytes += high - low;
+    orphans_[i] = orphans_[--orphan_count_];
+    if (low > orphan.offset) add_orphan({orphan.offset, low - orphan.offset});
+    if (high < orphan.end()) add_orphan({high, orphan.end() - high});
+  }
+  return bytes;
 }
 
 void PrefetchWindows::judge(Stream& stream) {
@@ -284,9 +368,10 @@ void PrefetchWindows::judge(Stream& stream) {
 uint64_t PrefetchWindows::goal_of(const Stream& stream) const {
   const uint64_t ahead_bytes = std::min(stream.window_bytes, stream.read_bytes * ramp_factor);
   const uint64_t ahead = std::min(std::max<uint64_t>(1, ahead_bytes / stream.step_bytes), steps_ahead_max);
-  const uint64_t goal = std::min(stream.cursor + ahead, stream.steps);
+  const uint64_t steps = steps_within_piece(stream);
+  const uint64_t goal = std::min(stream.cursor + ahead, steps);
   const uint64_t chunk_steps = std::max<uint64_t>(1, options_.chunk_bytes / stream.step_bytes);
-  if (goal == stream.steps || ahead < 2 * chunk_steps || stream.records || stream.stride_bytes < 0) return goal;
+  if (goal == steps || ahead < 2 * chunk_steps || stream.records || stream.stride_bytes < 0) return goal;
   const uint64_t first = stream.base / stream.step_bytes;
   return down(first + goal, chunk_steps) - first;  // whole chunks of the file
 }
@@ -336,10 +421,11 @@ void PrefetchWindows::end(Stream& stream, PrefetchBudget& budget, WindowPlan* pl
 void PrefetchWindows::stop(PrefetchBudget& budget, WindowPlan* plan) {
   *plan = {};
   for (Stream& stream : streams_) end(stream, budget, plan);
+  for (; orphan_count_ > 0; --orphan_count_) totals_.unused_bytes += orphans_[orphan_count_ - 1].bytes;
 }
 
 PrefetchWindows::Stream* PrefetchWindows::find(const WindowRange& range) {
-  BC_ASSERT(range.stream < Pattern::streams_max);
+  if (range.stream >= Pattern::streams_max) return nullptr;
   Stream& stream = streams_[range.stream];
   return stream.live() && stream.generation == range.generation ? &stream : nullptr;
 }
@@ -362,6 +448,7 @@ void PrefetchWindows::on_absent(const ByteRange& absent, PrefetchBudget& budget)
   for (uint8_t i = 0; i < streams_.size(); ++i) {
     if (streams_[i].live()) on_evicted({.range = absent, .generation = streams_[i].generation, .stream = i}, budget);
   }
+  totals_.unused_bytes += take_orphans(absent);
 }
 
 }  // namespace blobcache

@@ -2,7 +2,7 @@
 // PrefetchBudget: what all of them on a node may have on the way and in memory.
 //   Owner     one open file, made when it has its first stream; the budget: Node
 //   Thread    windows: one at a time, the caller sees to it; budget: any
-//   Limits    5 KiB a file. A stream has at most max_window_bytes ahead of its reader, so a reader that stops costs one
+//   Limits    6 KiB a file. A stream has at most max_window_bytes ahead of its reader, so a reader that stops costs one
 //             window at most; a plan has at most 16 ranges (more: call next_fetch again)
 //   Invariant the same calls give the same answers: no clock inside, no randomness. Every byte that the budget granted
 //             leaves it once: when it is read, passed by, evicted or dropped
@@ -15,6 +15,7 @@
 // there). on_evicted when what was fetched left memory and disk unread. stop() at release, or when the file idles.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -23,6 +24,7 @@
 #include "base/limits.h"
 #include "base/spinlock.h"
 #include "cache/byte_range.h"
+#include "cache/layout.h"
 #include "cache/pattern.h"
 
 namespace blobcache {
@@ -97,6 +99,9 @@ struct WindowPlan {
 class PrefetchWindows {
  public:
   PrefetchWindows(const WindowOptions& options, uint64_t file_bytes);
+  // What the file is made of, from now on; lives as long as this. A stream is fetched ahead up to the end of the piece in
+  // which it is, until it has passed two whole ones behind the first. whole: who reads a piece reads all, in file order.
+  void set_layout(const Layout& layout, bool whole = false);
 
   struct Totals {
     uint64_t asked_bytes = 0;   // given out to fetch
@@ -112,6 +117,11 @@ class PrefetchWindows {
   void on_evicted(const WindowRange& evicted, PrefetchBudget& budget);
   // What a user reads just now and nobody had for him: what of it was fetched ahead, for whichever stream, was evicted.
   void on_absent(const ByteRange& absent, PrefetchBudget& budget);
+  // Of what a stream gave up and somebody may read yet: it was canceled before it began, so it is neither used nor unused.
+  // Returns the bytes.
+  uint64_t on_canceled(const ByteRange& range) { return take_orphans(range); }
+  // It is fetched once more, so it had been evicted.
+  void on_fetched_again(const ByteRange& range) { totals_.unused_bytes += take_orphans(range); }
   void stop(PrefetchBudget& budget, WindowPlan* plan);
 
   const Totals& totals() const { return totals_; }
@@ -120,6 +130,7 @@ class PrefetchWindows {
 
  private:
   static constexpr unsigned marks_max = 8192;
+  static constexpr unsigned orphans_max = 32;
 
   // Steps are blocks, or records when strided, counted from where the stream began in the direction it goes; so whatever
   // the direction, the reader is at `cursor`, and [cursor, issued) has been asked for.
@@ -138,6 +149,7 @@ class PrefetchWindows {
     uint64_t read_bytes = 0;
     uint64_t used_bytes = 0;
     uint64_t unused_bytes = 0;
+    uint64_t piece_end = 0;      // of the layout: where the piece ends in which it began; 0: none is known
     uint64_t judged_cursor = 0;  // when the window was last looked at, and what was unused then
     uint64_t judged_unused_bytes = 0;
     std::array<uint64_t, marks_max / 64> marks{};  // asked for and neither read nor given up
@@ -154,6 +166,10 @@ class PrefetchWindows {
       uint64_t end = 0;
     };
     Steps steps_of(const ByteRange& range) const;
+    uint64_t start_of(uint64_t step) const {
+      const int64_t start = static_cast<int64_t>(base) + static_cast<int64_t>(step) * stride_bytes;
+      return static_cast<uint64_t>(std::max<int64_t>(0, start));
+    }
     ByteRange range_of(uint64_t first, uint64_t end, uint64_t file_bytes) const;
   };
 
@@ -164,20 +180,31 @@ class PrefetchWindows {
   // Up to step `goal`, as far as the budget and the plan have room.
   void issue(Stream& stream, uint64_t goal, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan);
   uint64_t goal_of(const Stream& stream) const;
+  uint64_t steps_within_piece(const Stream& stream) const;
+  void bound(Stream& stream, uint64_t position) const;
   void end(Stream& stream, PrefetchBudget& budget, WindowPlan* plan);
   uint64_t clear(Stream& stream, const Stream::Steps& steps);
   void give_up(Stream& stream, uint64_t until, PrefetchBudget& budget, WindowPlan* plan);
+  uint64_t orphan(Stream& stream, const Stream::Steps& steps);
+  void add_orphan(const ByteRange& orphan);
+  uint64_t take_orphans(const ByteRange& range);
   void distrust();
   uint64_t first_window_bytes() const;
   Stream* find(const WindowRange& range);
 
   const WindowOptions options_;
   const uint64_t file_bytes_;
+  const Layout* layout_ = nullptr;
+  bool whole_ = false;
+  ByteRange apart_;       // what was read last without being of a stream
   uint8_t distrust_ = 0;  // halvings of the first window
   uint32_t generations_ = 0;
   Totals totals_;
   std::array<Stream, Pattern::streams_max> streams_;
+  // Whole blocks that were fetched for a stream and given up by it: not unused before nobody else reads them.
+  std::array<ByteRange, orphans_max> orphans_;
+  unsigned orphan_count_ = 0;
 };
-static_assert(sizeof(PrefetchWindows) <= 5 * 1024);
+static_assert(sizeof(PrefetchWindows) <= 6 * 1024);
 
 }  // namespace blobcache

@@ -171,7 +171,8 @@ void VolumeServer::on_load_done(OriginCall& call) {
     const uint64_t delivered = load.blocks_in_run & ~left;
     self.counters_.errors[static_cast<unsigned>(ErrorPlace::load)].add(1);
     self.counters_.origin_bytes.add(static_cast<unsigned>(std::popcount(delivered)) * limits::block_bytes);
-    self.write_behind(load, delivered);
+    // Who broke the protocol (an answer longer or shorter than it says) is not believed in what came before either.
+    if (call.error.code != Code::protocol) self.write_behind(load, delivered);
     // What was not tried fails with what was.
     const uint64_t failing = load.blocks_left;
     load.blocks_left = 0;

@@ -23,6 +23,7 @@ constexpr uint64_t arena_share = 4;                       // a quarter for what 
 constexpr uint64_t arena_bytes_a_file = 1 * limits::MiB;  // 6 KiB of windows for each file: 0.6 % of the arena
 constexpr uint32_t files_min = 64;
 constexpr uint64_t sweep_ns = 1'000'000'000;
+constexpr uint32_t sweep_files = 64;  // a visit
 
 PrefetchBudget::Options budget_of(const PrefetchNode::Options& options) {
   const uint64_t bytes = std::max<uint64_t>(options.arena_bytes / arena_share, limits::chunk_frame_bytes);
@@ -52,31 +53,42 @@ bool PrefetchNode::try_add_file() {
 void PrefetchNode::watch(FilePrefetch& file) {
   const std::lock_guard held(lock_);
   watched_.push_back(file.watched_);
+  ++watched_count_;
 }
 
 void PrefetchNode::unwatch(FilePrefetch& file) {
   const std::lock_guard held(lock_);
   file.watched_.unlink();
+  --watched_count_;
+  sweep_left_ = std::min(sweep_left_, watched_count_);
 }
 
 void PrefetchNode::sweep(uint64_t now_ns) {
-  uint64_t due_ns = sweep_due_ns_.load(std::memory_order_relaxed);
-  if (now_ns < due_ns || !sweep_due_ns_.compare_exchange_strong(due_ns, now_ns + sweep_ns)) return;
-  const std::lock_guard held(lock_);
-  watched_.for_each([&](Watched& watched) {
+  if (now_ns < sweep_due_ns_.load(std::memory_order_relaxed)) return;
+  const std::unique_lock held(lock_, std::try_to_lock);
+  if (!held || now_ns < sweep_due_ns_.load(std::memory_order_relaxed)) return;
+  if (sweep_left_ == 0) sweep_left_ = watched_count_;
+  const uint32_t count = std::min(sweep_left_, sweep_files);
+  for (uint32_t i = 0; i < count; ++i) {
+    Watched& watched = *watched_.pop_front();
+    watched_.push_back(watched);
     FilePrefetch& file = *watched.file;
     const std::unique_lock inside(file.lock_, std::try_to_lock);
     if (inside && now_ns > file.last_read_ns_ && now_ns - file.last_read_ns_ > pattern_.idle_timeout_ns) file.give_up();
-  });
+  }
+  sweep_left_ -= count;
+  if (sweep_left_ == 0) sweep_due_ns_.store(now_ns + sweep_ns, std::memory_order_relaxed);
 }
 
-FilePrefetch::FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it) : node(node_of_it), handle(handle_of_it) {
+FilePrefetch::FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it, bool whole)
+    : node(node_of_it), handle(handle_of_it), whole_(whole) {
   watched_.file = this;
 }
 
 FilePrefetch::~FilePrefetch() {
   if (streaming_.load(std::memory_order_relaxed)) node.unwatch(*this);
   if (windows_ != nullptr) give_up();
+  node.remove_layout(layout_bytes_);
   node.remove_file();
 }
 
@@ -89,7 +101,10 @@ bool FilePrefetch::may_stream(const Pattern& now) {
 
 bool FilePrefetch::on_read(const ByteRange& read, std::span<const ByteRange> absent, uint64_t now_ns,
                            PrefetchUse* use) {
-  const Pattern now = pattern.on_read(read.offset, read.bytes, now_ns, node.pattern());
+  PatternOptions options = node.pattern();
+  if (begins_piece(read)) options.trigger_reads = 1;
+  const Pattern now = pattern.on_read(read.offset, read.bytes, now_ns, options);
+  note_header(read);
   if (!may_stream(now)) return false;
   // That a stream is another or is no more is said once.
   std::unique_lock held(lock_, std::defer_lock);
@@ -98,16 +113,22 @@ bool FilePrefetch::on_read(const ByteRange& read, std::span<const ByteRange> abs
   } else if (!held.try_lock()) {
     return false;
   }
-  if (windows_ == nullptr) windows_ = std::make_unique<PrefetchWindows>(node.window(), handle.object_bytes);
+  PrefetchWindows& windows = this->windows();
   last_read_ns_ = now_ns;
   forget_wanted(read);
-  for (const ByteRange& range : absent) windows_->on_absent(range, node.budget());
+  for (const ByteRange& range : absent) windows.on_absent(range, node.budget());
   WindowPlan plan;
-  windows_->on_read(now, read, node.budget(), now_ns, &plan);
+  windows.on_read(now, read, node.budget(), now_ns, &plan);
   want(plan);
   *use = count();
   if (in_list_ || wanted_count_ == 0) return false;
   return in_list_ = true;
+}
+
+// Under the lock.
+PrefetchWindows& FilePrefetch::windows() {
+  if (windows_ == nullptr) windows_ = std::make_unique<PrefetchWindows>(node.window(), handle.object_bytes);
+  return *windows_;
 }
 
 // Under the lock.
@@ -131,10 +152,12 @@ void FilePrefetch::cancel(const WindowRange& canceled) {
     const uint64_t from = std::max(wanted.range.offset, canceled.range.offset);
     const uint64_t until = std::min(wanted.range.end(), canceled.range.end());
     if (!same(wanted, canceled) || from >= until) continue;
+    if (from != wanted.range.offset && until != wanted.range.end()) continue;
     canceled_bytes_ += until - from;
+    canceled_unused_bytes_ += until - from - std::min(until - from, windows_->on_canceled({from, until - from}));
     if (from == wanted.range.offset) {
       trim(i, until - from, 0);
-    } else if (until == wanted.range.end()) {
+    } else {
       trim(i, 0, until - from);
     }
   }
@@ -199,8 +222,8 @@ void FilePrefetch::give_up() {
 
 PrefetchUse FilePrefetch::count() {
   const PrefetchWindows::Totals& totals = windows_->totals();
-  // What was canceled before it began was never fetched; dropped at the end it is not among the unused.
-  const uint64_t wasted = totals.unused_bytes - std::min(totals.unused_bytes, canceled_bytes_);
+  // What was canceled before it began was never fetched.
+  const uint64_t wasted = totals.unused_bytes - std::min(totals.unused_bytes, canceled_unused_bytes_);
   const PrefetchUse now{.used_bytes = totals.used_bytes,
                         .wasted_bytes = std::max(wasted, counted_.wasted_bytes),
                         .canceled_bytes = canceled_bytes_};
@@ -253,6 +276,11 @@ void FilePrefetch::put_back(const WindowRange& piece) {
   }
   on_dropped(piece, piece.range);
   on_landed(piece);
+}
+
+void FilePrefetch::on_fetched(const ByteRange& range) {
+  const std::lock_guard held(lock_);
+  windows_->on_fetched_again(range);
 }
 
 void FilePrefetch::on_landed(const WindowRange& piece) { node.budget().on_landed(piece.granted_bytes); }

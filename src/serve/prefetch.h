@@ -50,6 +50,9 @@ class PrefetchNode {
   const WindowOptions& window() const { return window_; }
   unsigned chains_max() const { return chains_max_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
+  // Memory for what a file says of itself. False: they have theirs.
+  bool try_add_layout(uint64_t bytes);
+  void remove_layout(uint64_t bytes) { layout_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
 
   // False: as many files are followed as may be.
   bool try_add_file();
@@ -57,7 +60,8 @@ class PrefetchNode {
   // A file that has windows, until it ends.
   void watch(FilePrefetch& file);
   void unwatch(FilePrefetch& file);
-  // Takes back from files that idle what they have of the budget. By whoever comes by; a look at the clock most times.
+  // Takes back from files that idle what they have of the budget. By whoever comes by; a look at the clock most times, and
+  // 64 files at the others.
   void sweep(uint64_t now_ns);
 
  private:
@@ -68,6 +72,7 @@ class PrefetchNode {
   const uint32_t files_max_;
   PrefetchBudget budget_;
   std::atomic<uint32_t> files_{0};
+  std::atomic<uint64_t> layout_bytes_{0};
   std::atomic<uint64_t> sweep_due_ns_{0};
   struct Watched : ListNode {
     FilePrefetch* file = nullptr;
@@ -75,6 +80,8 @@ class PrefetchNode {
   friend struct FilePrefetch;
   Spinlock lock_;
   List<Watched> watched_;
+  uint32_t watched_count_ = 0;
+  uint32_t sweep_left_ = 0;  // of the files, in this round
 };
 
 // What became of prefetched bytes since it was asked last.
@@ -85,7 +92,8 @@ struct PrefetchUse {
 };
 
 struct FilePrefetch : ListNode {  // the node: among the files that a core has work for
-  FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it);
+  // whole: who reads a piece of it reads all of it (profile "model"): its pieces bound nothing.
+  FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it, bool whole);
   ~FilePrefetch();
 
   // A user's read; absent: pieces of it that were neither in memory nor on their way. True: there is something to begin
@@ -106,9 +114,18 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   // There was no room to begin it.
   void put_back(const WindowRange& piece);
 
+  // A part of a piece is not in memory, and read now.
+  void on_fetched(const ByteRange& range);
   // For each piece that was taken, once: it ended; and before that: a part of it brings nothing.
   void on_landed(const WindowRange& piece);
   void on_dropped(const WindowRange& piece, const ByteRange& part);
+
+  // What the file says of itself (prefetch_layout.cc). learns: a guess. True of learn: a piece of it has to be brought, and
+  // no core has the file in its list: this one takes it.
+  bool learns() const { return learning_.load(relaxed) == Learning::yes; }
+  bool begins_piece(const ByteRange& read);
+  bool learn(MemoryTier& memory, uint32_t now_s);
+  static bool is_layout(const WindowRange& piece) { return piece.stream == layout_stream; }
 
   // A visit of the disk tier's chunk that prefetch told it of stands for the reader's own, which follows.
   void visit(uint64_t position) { slot_of(position).store(static_cast<uint32_t>(position) + 1, relaxed); }
@@ -129,6 +146,14 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   static constexpr auto relaxed = std::memory_order_relaxed;
   std::atomic<uint32_t>& slot_of(uint64_t position) { return visits_[position % visits_.size()]; }
   static constexpr unsigned wanted_max = 48;
+  static constexpr uint8_t layout_stream = 254;
+  enum class Learning : uint8_t { not_yet, yes, done };
+
+  void note_header(const ByteRange& read);
+  ByteRange layout_needs() const;
+  bool take_layout(MemoryTier& memory, uint32_t now_s);
+  void end_learning();
+  PrefetchWindows& windows();
 
   bool may_stream(const Pattern& now);
   void want(const WindowPlan& plan);
@@ -150,7 +175,15 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   uint8_t more_ = 0;      // bit i: stream i wants more than was written down
   bool in_list_ = false;  // of a core
   uint64_t last_read_ns_ = 0;
+  const bool whole_;
+  std::atomic<Learning> learning_{Learning::not_yet};
+  uint8_t layout_looks_ = 0;
+  ByteRange layout_asked_;
+  std::unique_ptr<Layout> layout_;  // constant when done
+  std::atomic<size_t> piece_begun_{Layout::no_piece};
+  uint64_t layout_bytes_ = 0;  // accounted for
   uint64_t canceled_bytes_ = 0;
+  uint64_t canceled_unused_bytes_ = 0;  // of these: among the unused
   PrefetchUse counted_;
 };
 
@@ -174,9 +207,7 @@ class Prefetcher {
   void on_hit(Handle& handle, ReadRange range);
   void on_disk_hit(Handle& handle, ReadRange range);  // read past the memory
   // So many reads of users are at the disks just now.
-  void on_disk_depth(unsigned reads) {
-    disk_depth_ = std::max(reads * depth_unit, disk_depth_ - disk_depth_ / depth_unit);
-  }
+  void on_disk_depth(unsigned reads);
   void on_miss(Handle& handle, ReadRange range, const Plan& plan);  // planned
   void on_release(Handle& handle);
   // Begins what is wanted, as far as there is room. After the reply.
@@ -208,12 +239,15 @@ class Prefetcher {
   enum class Step : uint8_t { begun, full, no_room, nothing };
 
   FilePrefetch* follow(Handle& handle);
+  void enlist(FilePrefetch& file);
+  void learn(FilePrefetch& file);
   void on_read(FilePrefetch& file, ReadRange range, std::span<const ByteRange> absent);
   void add(const PrefetchUse& use);
   void begin_wanted();
   Step begin_next(FilePrefetch& file);
   Next next_of(const Handle& handle, const WindowRange& front) const;
   bool has_room(const Next& next) const;
+  bool readers_keep_disks_busy() const;
   Step begin(FilePrefetch& file, const WindowRange& range, const Next& next);
   void begin_loads(Piece& piece);
   void note_visit(FilePrefetch& file, uint64_t offset);
@@ -241,8 +275,9 @@ class Prefetcher {
   List<Load> held_;  // from disk, to go out together
   unsigned chains_ = 2;
   static constexpr unsigned depth_unit = 16;
-  unsigned disk_depth_ = 0;  // how deep readers keep the disks, in 1/16; a peak fades over some ten reads
-  bool disk_turn_ = false;   // so few are at the disk that a whole batch may follow
+  unsigned disk_depth_ = 0;  // how deep readers keep the disks, in 1/16; a peak fades over some ten reads, or with time
+  uint64_t disk_depth_ns_ = 0;  // when it was last seen
+  bool disk_turn_ = false;      // so few are at the disk that a whole batch may follow
   bool beginning_ = false;
   bool closed_ = false;
   struct Retry : Timer {

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/features.h"
 #include "serve/prefetch.h"
 #include "serve/volume_server.h"
 
@@ -59,7 +60,8 @@ unsigned Prefetcher::chains_for(size_t loads) const {
 
 void Prefetcher::submit_chains(std::span<Load* const> loads) {
   Counters& counters = server_.counters_;
-  const unsigned chains = chains_for(loads.size());
+  const unsigned chains =
+      pretended_absent(Feature::linked_reads) ? static_cast<unsigned>(loads.size()) : chains_for(loads.size());
   server_.reactor().reserve(static_cast<unsigned>(loads.size()));
   for (unsigned chain = 0; chain < chains; ++chain) {
     for (size_t i = chain; i < loads.size(); i += chains) {

@@ -20,6 +20,7 @@
 #include <array>
 #include <bit>
 
+#include "base/trace.h"
 #include "serve/prefetch.h"
 #include "serve/volume_server.h"
 
@@ -35,6 +36,7 @@ constexpr size_t absent_max = 17;                               // blocks that a
 constexpr uint64_t untracked_bytes_max = 2 * block_bytes;       // one request of the kernel's readahead
 constexpr uint64_t block_frames_bytes_max = 256 * limits::KiB;  // MemoryTier takes chunk frames for more
 constexpr uint64_t small_file_bytes = chunk_frame_bytes / 4;
+constexpr uint64_t disk_depth_fades_ns = 100'000'000;
 constexpr uint64_t retry_ns_max = 1'000'000;
 constexpr unsigned retries_max = 16;
 
@@ -96,7 +98,7 @@ FilePrefetch* Prefetcher::follow(Handle& handle) {
   FilePrefetch* file = handle.prefetch.load(std::memory_order_acquire);
   if (file != nullptr || !handle.cacheable || handle.object_bytes <= untracked_bytes_max) return file;
   if (!node_.try_add_file()) return nullptr;
-  auto made = std::make_unique<FilePrefetch>(node_, handle);
+  auto made = std::make_unique<FilePrefetch>(node_, handle, server_.volume().config.profile == Profile::model);
   if (handle.prefetch.compare_exchange_strong(file, made.get(), std::memory_order_acq_rel)) return made.release();
   return file;
 }
@@ -147,13 +149,20 @@ void Prefetcher::on_miss(Handle& handle, ReadRange range, const Plan& plan) {
 void Prefetcher::on_read(FilePrefetch& file, ReadRange range, std::span<const ByteRange> absent) {
   const uint64_t now_ns = server_.reactor().now_ns();
   PrefetchUse use;
-  if (file.on_read(range_of(range), absent, now_ns, &use)) {
-    server_.volume().handles.reference(file.handle);
-    files_.push_back(file);
-    ++file_count_;
-  }
+  if (file.learns()) learn(file);
+  if (file.on_read(range_of(range), absent, now_ns, &use)) enlist(file);
   add(use);
   node_.sweep(now_ns);
+}
+
+void Prefetcher::enlist(FilePrefetch& file) {
+  server_.volume().handles.reference(file.handle);
+  files_.push_back(file);
+  ++file_count_;
+}
+
+void Prefetcher::learn(FilePrefetch& file) {
+  if (file.learn(*server_.volume().memory, server_.now_s())) enlist(file);
 }
 
 void Prefetcher::on_release(Handle& handle) {
@@ -195,7 +204,7 @@ Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
   WindowRange front;
   if (!file.front(&front, server_.reactor().now_ns())) return Step::nothing;
   const Next next = next_of(file.handle, front);
-  const bool useless = !next.at_origin && disk_depth_ >= reader_depth_max * depth_unit;
+  const bool useless = !next.at_origin && readers_keep_disks_busy();
   if (!useless && !has_room(next)) return Step::full;
   if (next.at_origin && server_.options_.writer != nullptr && server_.options_.writer->crowded()) {
     retry_soon();
@@ -228,7 +237,7 @@ Prefetcher::Next Prefetcher::next_of(const Handle& handle, const WindowRange& fr
   next.at_origin = !known || (view.valid >> at & 1) == 0;
   const uint64_t verified = known && !volume.disk->verify_always() ? view.valid & view.verified : 0;
   uint64_t alike = next.at_origin ? (known ? ~view.valid : ~uint64_t{0}) : view.valid & ~verified;
-  uint64_t blocks = std::max<uint64_t>(1, volume.origin_config.range_bytes / block_bytes);
+  uint64_t blocks = std::max<uint64_t>(1, volume.live.range_bytes / block_bytes);
   if (!next.at_origin) {
     if ((verified >> at & 1) != 0) alike = verified;
     blocks = disk_piece_blocks;
@@ -243,6 +252,16 @@ Prefetcher::Next Prefetcher::next_of(const Handle& handle, const WindowRange& fr
     next.bytes = std::min(high, frame_offset + (first + blocks) * block_bytes) - low;
   }
   return next;
+}
+
+void Prefetcher::on_disk_depth(unsigned reads) {
+  disk_depth_ = std::max(reads * depth_unit, disk_depth_ - disk_depth_ / depth_unit);
+  disk_depth_ns_ = server_.reactor().now_ns();
+}
+
+bool Prefetcher::readers_keep_disks_busy() const {
+  return disk_depth_ >= reader_depth_max * depth_unit &&
+         server_.reactor().now_ns() - disk_depth_ns_ < disk_depth_fades_ns;
 }
 
 bool Prefetcher::has_room(const Next& next) const {
@@ -260,6 +279,7 @@ Prefetcher::Step Prefetcher::begin(FilePrefetch& file, const WindowRange& range,
   const ByteRange wanted = missing(file, range);
   if (wanted.empty()) {
     file.on_landed(range);
+    if (FilePrefetch::is_layout(range)) learn(file);
     return Step::begun;
   }
   const bool small = wanted.bytes <= block_bytes || handle.object_bytes <= small_file_bytes || range.scattered;
@@ -296,6 +316,7 @@ Prefetcher::Step Prefetcher::begin(FilePrefetch& file, const WindowRange& range,
   ++(piece->at_origin ? at_origin_ : at_disk_);
   if (piece->at_origin) server_.volume().prefetch_at_origin.fetch_add(1, std::memory_order_relaxed);
   server_.counters_.prefetch_pieces.add(1);
+  BC_TRACE(prefetch, handle.node, wanted.offset, wanted.bytes, piece->at_origin);
   Counter& most = server_.counters_.prefetch_in_flight_max;
   if (pieces_out_ > most.value()) most.add(pieces_out_ - most.value());
   begin_loads(*piece);
@@ -358,6 +379,9 @@ void Prefetcher::drop_unclaimed(FilePrefetch& file, const Piece& piece) {
     for_each_run(span.blocks & ~span.blocks_to_load, [&](unsigned first, unsigned count) {
       file.on_dropped(piece.range, bytes_of(span.offset, first, count, file.handle.object_bytes));
     });
+    for_each_run(span.blocks_to_load, [&](unsigned first, unsigned count) {
+      file.on_fetched(bytes_of(span.offset, first, count, file.handle.object_bytes));
+    });
   }
 }
 
@@ -376,6 +400,7 @@ void Prefetcher::finish(Piece& piece) {
     file.on_dropped(piece.range, piece.range.range);
   }
   file.on_landed(piece.range);
+  if (FilePrefetch::is_layout(piece.range) && !closed_) learn(file);
   file.count_piece(-1);
   volume.memory->release(piece.plan);
   Handle& handle = *piece.handle;

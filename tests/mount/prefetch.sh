@@ -8,7 +8,7 @@ source "$(dirname -- "$0")/disk_lib.sh"
 MIB=1048576
 mkdir -p "$source_dir"
 "$MOUNT_PROBE" write "$source_dir/scan" $((96 * MIB + 12345)) 1 1
-truncate -s 20G "$source_dir/sparse"
+truncate -s 100G "$source_dir/sparse"
 settle "$source_dir/sparse"
 
 prefetched() { status "volume['prefetch']['$1']"; }
@@ -39,7 +39,7 @@ stops_midway() {
   "$PYTHON" - "$mnt/sparse" "$read" "$MOUNT_TMP/stopped" <<'PYTHON' &
 import os, signal, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
-os.lseek(fd, 10 << 30, os.SEEK_SET)
+os.lseek(fd, 50 << 30, os.SEEK_SET)
 left = int(sys.argv[2])
 while left > 0:
     left -= len(os.read(fd, 1 << 20))
@@ -73,7 +73,7 @@ import mmap, os, random, sys
 fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
 page, numbers = mmap.mmap(-1, 4096), random.Random(7)
 for _ in range(3000):
-    os.preadv(fd, [page], numbers.randrange((20 << 30) // 4096) * 4096)
+    os.preadv(fd, [page], numbers.randrange((100 << 30) // 4096) * 4096)
 PYTHON
   [[ $(prefetched pieces) == 0 ]] || fail "random reads were fetched ahead of: $(status "volume['prefetch']")"
   say "$(status "volume['prefetch']")"

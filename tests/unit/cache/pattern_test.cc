@@ -295,6 +295,37 @@ TEST_CASE("recorded: readers from start to end are one forward stream from their
   }
 }
 
+TEST_CASE("what was touched ahead of a stream is passed over by it, and equal distances of it are no stride") {
+  Reader reader;
+  uint64_t at = 0;
+  for (unsigned tensor = 0; tensor < 20; ++tensor) {
+    const uint64_t tail = (tensor + 1) * 6 * MiB - 256 * KiB;
+    Pattern pattern;
+    for (unsigned i = 0; at < tail; ++i, at += 512 * KiB) {
+      if (i == 1) reader.read(tail, 512 * KiB);
+      pattern = reader.read(at, std::min(512 * KiB, tail - at));
+      if (tensor == 0 && i == 0) continue;
+      CAPTURE(at);
+      CHECK(pattern.kind == PatternKind::forward);
+      CHECK(pattern.stream == 0);
+      CHECK(pattern.changed == (tensor == 0 && i == 1));
+    }
+    at = tail + 512 * KiB;
+  }
+}
+
+TEST_CASE("who reads one place after the other has a stream in each, however many they are") {
+  Reader reader;
+  for (unsigned place = 0; place < 50; ++place) {
+    const uint64_t start = place * 37 % 50 * GiB;
+    unsigned streams = 0;
+    for (uint64_t at = 0; at < 16 * MiB; at += MiB)
+      streams += reader.read(start + at, MiB).stream != Pattern::no_stream;
+    CAPTURE(place);
+    CHECK(streams >= 12);
+  }
+}
+
 TEST_CASE("recorded: tac is backward, a strided fio job strided") {
   const Seen tac = follow("tac");
   CHECK(tac.unknown == 1);

@@ -1,6 +1,9 @@
 // What is fetched ahead of made-up and recorded readers, what of it is used, and what it costs when they stop.
 #include "cache/window.h"
 
+#include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -23,6 +26,30 @@ uint64_t scan(Follower& follower, uint64_t from, uint64_t bytes, uint64_t reques
 
 uint64_t ahead_bytes(const Follower& follower, uint64_t position) {
   return follower.fetched.common_bytes({position, follower.file_bytes - position});
+}
+
+// The header of `count` tensors of one size, as Python writes it.
+std::string safetensors_header(unsigned count, uint64_t tensor_bytes) {
+  std::string json;
+  for (unsigned i = 0; i < count; ++i) {
+    json += (i == 0 ? "{" : ", ") + std::string("\"layer.") + std::to_string(i) +
+            "\": {\"dtype\": \"F32\", \"shape\": [" + std::to_string(tensor_bytes / 4) + "], \"data_offsets\": [" +
+            std::to_string(i * tensor_bytes) + ", " + std::to_string((i + 1) * tensor_bytes) + "]}";
+  }
+  json += "}";
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  std::string length(8, '\0');
+  for (unsigned i = 0; i < 8; ++i) length[i] = static_cast<char>(json.size() >> 8 * i & 255);
+  return length + json;
+}
+
+std::unique_ptr<Layout> layout_of(const std::string& header, uint64_t file_bytes) {
+  const std::span<const uint8_t> head(reinterpret_cast<const uint8_t*>(header.data()), header.size());
+  std::unique_ptr<Layout> layout = recognise_layout({.file_bytes = file_bytes, .head = head, .tail = {}});
+  REQUIRE(layout != nullptr);
+  REQUIRE(!layout->malformed());
+  REQUIRE(layout->needs().empty());
+  return layout;
 }
 
 }  // namespace
@@ -131,13 +158,36 @@ TEST_CASE("skipped bytes are unused, given up, and canceled") {
     at = scan(follower, at + gap, MiB);
   }
   scan(follower, at, 16 * MiB);
-  CHECK(follower.windows.totals().unused_bytes == 10 * MiB);
   REQUIRE(!follower.cancels.empty());
   for (const WindowRange& cancel : follower.cancels) {
     CHECK(cancel.range.offset >= 64 * MiB);
     CHECK(cancel.range.end() <= at);
   }
   CHECK(follower.windows.window_bytes(0) < 64 * MiB);
+  // Not before the file is closed: somebody may come for it.
+  CHECK(follower.windows.totals().unused_bytes == 0);
+  const uint64_t ahead = ahead_bytes(follower, at + 16 * MiB);
+  follower.stop();
+  CHECK(follower.windows.totals().unused_bytes == 10 * MiB + ahead);
+}
+
+TEST_CASE(
+    "what a stream left behind is used by whoever reads it later, and unused when it is missing or fetched again") {
+  Follower follower(10 * GiB);
+  const uint64_t at = scan(follower, 0, 64 * MiB);
+  scan(follower, at + 2 * MiB, 16 * MiB);
+  const PrefetchWindows::Totals before = follower.windows.totals();
+  CHECK(before.unused_bytes == 0);
+  follower.windows.on_read({}, {at, 256 * KiB}, follower.budget, 0, &follower.plan);
+  CHECK(follower.windows.totals().used_bytes == before.used_bytes + 256 * KiB);
+  follower.windows.on_absent({at + 256 * KiB, 256 * KiB}, follower.budget);
+  CHECK(follower.windows.totals().unused_bytes == 256 * KiB);
+  follower.windows.on_fetched_again({at + 512 * KiB, 512 * KiB});
+  CHECK(follower.windows.totals().unused_bytes == 768 * KiB);
+  // Each of them once.
+  follower.windows.on_read({}, {at, MiB}, follower.budget, 0, &follower.plan);
+  CHECK(follower.windows.totals().used_bytes == before.used_bytes + 256 * KiB);
+  follower.stop();
 }
 
 TEST_CASE("what is evicted unread counts as unused and shrinks the window") {
@@ -287,6 +337,56 @@ TEST_CASE("whatever readers do, and whatever becomes of the fetches, nothing is 
   }
 }
 
+TEST_CASE("who reads one tensor has no other fetched for him, and who reads one after the other has them all") {
+  constexpr uint64_t tensor = 32 * MiB;
+  const std::string header = safetensors_header(40, tensor);
+  const uint64_t file_bytes = header.size() + 40 * tensor;
+  const std::unique_ptr<Layout> layout = layout_of(header, file_bytes);
+  const auto start_of = [&](uint64_t index) { return header.size() + index * tensor; };
+  Follower follower(file_bytes);
+  follower.windows.set_layout(*layout);
+  // All of one, and what the kernel reads beyond.
+  scan(follower, start_of(7), tensor + MiB);
+  CHECK(ahead_bytes(follower, start_of(8)) <= 64 * KiB);
+  CHECK(follower.ready_bytes >= tensor - 4 * MiB);
+  // On into the next one: that, and nothing behind it.
+  scan(follower, start_of(8) + MiB, 8 * MiB);
+  CHECK(ahead_bytes(follower, start_of(8)) >= 16 * MiB);
+  CHECK(ahead_bytes(follower, start_of(9)) <= 64 * KiB);
+  scan(follower, start_of(8) + 9 * MiB, 2 * tensor);
+  CHECK(ahead_bytes(follower, start_of(11)) >= 32 * MiB);
+  follower.stop();
+}
+
+TEST_CASE("a layout that is learned late bounds what is fetched from then on") {
+  const std::string header = safetensors_header(40, 32 * MiB);
+  const uint64_t file_bytes = header.size() + 40 * 32 * MiB;
+  const std::unique_ptr<Layout> layout = layout_of(header, file_bytes);
+  Follower follower(file_bytes);
+  scan(follower, 64 * MiB + 512 * KiB, MiB);
+  follower.windows.set_layout(*layout);
+  scan(follower, 65 * MiB + 512 * KiB, 30 * MiB);
+  CHECK(ahead_bytes(follower, header.size() + 96 * MiB) <= 64 * KiB);
+  follower.stop();
+}
+
+TEST_CASE("recorded: a mapped model whose header is known is fetched tensor by tensor") {
+  constexpr uint64_t tensor = 6 * MiB + 12288;
+  const std::string header = safetensors_header((511 * MiB) / tensor, tensor);
+  for (const char* name : {"mapped_copy_order", "mapped_copy_shuffled"}) {
+    CAPTURE(name);
+    const Trace trace = load_trace(name);
+    const std::unique_ptr<Layout> layout = layout_of(header, header.size() + (511 * MiB) / tensor * tensor);
+    Follower follower(trace.size);
+    follower.windows.set_layout(*layout);
+    follower.follow(trace);
+    CHECK(follower.ready_bytes * 100 >= follower.read_bytes * 70);
+    CHECK(follower.wasted_bytes() * 100 <= follower.read_bytes);
+    follower.stop();
+    CHECK(follower.windows.totals().unused_bytes * 100 <= follower.read_bytes * 5);
+  }
+}
+
 TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
   struct Expected {
     const char* name;
@@ -303,6 +403,8 @@ TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
       {"torch_zip", 98, 0},
       {"safetensors_mmap_order", 99, 3},  // the header says that the last 1.75 MiB are no tensor
       {"safetensors_mmap_shuffled", 85, 4},
+      {"mapped_copy_order", 96, 2},
+      {"mapped_copy_shuffled", 80, 3},
       {"loader_16", 35, 3},  // 4 of 16 streams at a time
       {"sqlite_scan", 97, 4},
       {"sqlite_point", 0, 1},

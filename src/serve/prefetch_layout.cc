@@ -1,0 +1,113 @@
+// What an open file says of itself (cache/layout.h), learned from bytes that are in memory or fetched for the purpose.
+//
+//   not yet --a user read its first bytes--> yes: recognise, then what the layout needs --> done: bounds the windows, or just a file
+//
+// Only who reads the start of a file may be after its table of contents: a reader of anywhere costs nothing. What is needed is
+// looked for in memory at every read and when a piece of it has landed, and asked for once; a reader may be bringing it
+// himself. A table of more than a MiB would hold a core for more than 10 ms and is left alone, as is one that does not come.
+#include <algorithm>
+#include <array>
+#include <mutex>
+
+#include "serve/handle.h"
+#include "serve/prefetch.h"
+
+namespace blobcache::serve {
+namespace {
+
+using limits::block_bytes;
+
+constexpr uint64_t described_bytes_min = 8 * limits::MiB;  // a window is not larger than a quarter of a smaller one
+constexpr uint64_t table_bytes_max = limits::MiB;
+constexpr uint8_t looks_max = 200;
+constexpr unsigned steps_max = 4096;     // a look: GGUF has one for each word of its vocabulary
+constexpr uint64_t layouts_share = 256;  // of the arena, for all files
+
+}  // namespace
+
+bool PrefetchNode::try_add_layout(uint64_t bytes) {
+  if (layout_bytes_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= arena_bytes_ / layouts_share) return true;
+  remove_layout(bytes);
+  return false;
+}
+
+void FilePrefetch::note_header(const ByteRange& read) {
+  if (read.offset != 0 || handle.object_bytes < described_bytes_min) return;
+  Learning state = Learning::not_yet;
+  learning_.compare_exchange_strong(state, Learning::yes, relaxed);
+}
+
+// Under the lock, as all that follows.
+ByteRange FilePrefetch::layout_needs() const {
+  if (layout_ == nullptr) return {0, std::min(block_bytes, handle.object_bytes)};
+  return layout_->worth_fetching() ? layout_->needs() : ByteRange();
+}
+
+void FilePrefetch::end_learning() {
+  const uint64_t bytes = layout_ == nullptr ? 0 : layout_->extents().size_bytes();
+  if (bytes == 0 || layout_->malformed() || !node.try_add_layout(bytes)) {
+    layout_ = nullptr;
+  } else {
+    layout_bytes_ = bytes;
+    windows().set_layout(*layout_, whole_);
+  }
+  learning_.store(Learning::done, std::memory_order_release);
+}
+
+// Whether the read touches the start of a piece: one is enough to know where its reader goes. Not where the piece ends that
+// was begun last: then it is the last page of that one that was touched.
+bool FilePrefetch::begins_piece(const ByteRange& read) {
+  if (learning_.load(std::memory_order_acquire) != Learning::done || layout_ == nullptr) return false;
+  const size_t piece = layout_->piece_begun(read);
+  if (piece == Layout::no_piece) return false;
+  const size_t before = piece_begun_.exchange(piece, relaxed);
+  if (before == Layout::no_piece) return true;
+  const uint64_t end = layout_->extents()[before].end();
+  return before != piece && (end < read.offset || end > read.end());
+}
+
+// All that is needed and in memory. False: more is needed.
+bool FilePrefetch::take_layout(MemoryTier& memory, uint32_t now_s) {
+  std::array<std::byte, block_bytes> block;
+  unsigned steps = 0;
+  for (ByteRange needs = layout_needs(); !needs.empty(); needs = layout_needs()) {
+    if (++steps > steps_max) return false;
+    if (needs.bytes > table_bytes_max) return true;
+    uint64_t at = needs.offset;
+    while (at < needs.end()) {
+      const uint64_t until = std::min(needs.end(), at / block_bytes * block_bytes + block_bytes);
+      const std::span<std::byte> to(block.data(), until - at);
+      if (!memory.holds(handle.object, at, needs.end() - at)) return false;
+      if (!memory.try_copy(handle.object, at, static_cast<uint32_t>(until - at), block.data(), now_s)) return false;
+      const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(to.data()), to.size());
+      if (layout_ == nullptr) {
+        layout_ = recognise_layout({.file_bytes = handle.object_bytes, .head = bytes, .tail = {}});
+        if (layout_ == nullptr) return true;
+      } else {
+        layout_->on_bytes(at, bytes);
+      }
+      at = until;
+    }
+  }
+  return true;
+}
+
+bool FilePrefetch::learn(MemoryTier& memory, uint32_t now_s) {
+  const std::unique_lock held(lock_, std::try_to_lock);
+  if (!held || !learns()) return false;
+  if (take_layout(memory, now_s) || ++layout_looks_ == looks_max) {
+    end_learning();
+    return false;
+  }
+  const ByteRange needs = layout_needs();
+  if (needs == layout_asked_ || wanted_count_ == wanted_max) return false;
+  layout_asked_ = needs;
+  windows();
+  std::move_backward(wanted_.begin(), wanted_.begin() + wanted_count_, wanted_.begin() + wanted_count_ + 1);
+  ++wanted_count_;
+  wanted_[0] = {.range = needs, .stream = layout_stream, .scattered = true};
+  if (in_list_) return false;
+  return in_list_ = true;
+}
+
+}  // namespace blobcache::serve
