@@ -110,11 +110,12 @@ std::string origin_json(const serve::Volume& volume) {
   const LatencyHistogram& latency = counters.first_byte_us;
   return fmt::format(
       R"({{"volume":{},"requests":{},"bytes":{},"retries":{},"throttled":{},"errors":{},"hedges":{},"hedges_won":{},)"
+      R"("verified":{},"corrupt":{},)"
       R"("connections":{},"first_byte_us":{{"p50":{},"p95":{},"p99":{}}}}})",
       quoted(volume.config.name), counters.requests.load(), counters.bytes.load(), counters.retries.load(),
       counters.throttled.load(), counters.errors.load(), counters.hedges.load(), counters.hedges_won.load(),
-      counters.connections.load(), latency.percentile_us(0.5), latency.percentile_us(0.95),
-      latency.percentile_us(0.99));
+      counters.verified.load(), counters.corrupt.load(), counters.connections.load(), latency.percentile_us(0.5),
+      latency.percentile_us(0.95), latency.percentile_us(0.99));
 }
 
 std::string disk_json(const DiskStats& disk) {

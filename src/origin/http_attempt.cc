@@ -38,6 +38,13 @@ constexpr std::array known_headers{
     KnownHeader{"retry-after", &HttpHead::retry_after},
     KnownHeader{"date", &HttpHead::date},
     KnownHeader{"x-amz-bucket-region", &HttpHead::bucket_region},
+    KnownHeader{"x-amz-checksum-crc64nvme", &HttpHead::checksum_crc64nvme},
+    KnownHeader{"x-amz-checksum-crc32c", &HttpHead::checksum_crc32c},
+    KnownHeader{"x-amz-checksum-crc32", &HttpHead::checksum_crc32},
+    KnownHeader{"x-amz-checksum-sha256", &HttpHead::checksum_sha256},
+    KnownHeader{"x-amz-checksum-sha1", &HttpHead::checksum_sha1},
+    KnownHeader{"x-amz-server-side-encryption", &HttpHead::encryption},
+    KnownHeader{"x-amz-server-side-encryption-customer-algorithm", &HttpHead::customer_encryption},
 };
 
 constexpr size_t idle_attempts_max = 64;
@@ -94,8 +101,10 @@ void HttpClient::release_attempt(HttpAttempt& attempt) {
 Result<HttpAttempt*> HttpClient::set_up(HttpRequest& request) {
   std::vector<std::string> headers;
   if (request.to != nullptr) {
-    headers.push_back(
-        fmt::format("Range: bytes={}-{}", request.offset + request.bytes_done, request.offset + request.bytes - 1));
+    if (!request.whole || request.bytes_done > 0) {
+      headers.push_back(
+          fmt::format("Range: bytes={}-{}", request.offset + request.bytes_done, request.offset + request.bytes - 1));
+    }
     // If-Match compares strongly: a weak ETag never matches (RFC 9110 13.1.1). Ours is compared with the answer's anyway.
     if (request.expected_version.starts_with('"')) headers.push_back("If-Match: " + request.expected_version);
   }
@@ -191,7 +200,13 @@ bool HttpClient::check_body(HttpAttempt& attempt) {
     // The whole object for a part of it: such a server would send all of it again for every block. Without the version that
     // was asked for it is an error page, which may be gone the next time.
     const bool ignores_ranges = head.status == 200 && version_of(head) == request.expected_version;
-    refuse(attempt, {Code::protocol, EPROTO}, ignores_ranges);
+    // Asked for all of it: another version is another length.
+    const bool replaced = request.whole && first == 0 && !ignores_ranges && !version_of(head).empty();
+    if (replaced) {
+      refuse(attempt, {Code::stale, ESTALE}, true);
+    } else {
+      refuse(attempt, {Code::protocol, EPROTO}, ignores_ranges && !request.whole);
+    }
     return false;
   }
   if (!request.expected_version.empty() && version_of(head) != request.expected_version) {
@@ -216,10 +231,18 @@ bool HttpClient::take_bytes(HttpAttempt& attempt, const char* bytes, size_t leng
     request.unlink();
     self.arm_impatience(attempt);
   }
+  if (request.whole && request.bytes_done == 0) {
+    request.checksum =
+        attempt.head.status == 200
+            ? Checksum::offered_by(attempt.head, !self.counters_.etags_are_no_md5.load(std::memory_order_relaxed))
+            : nullptr;
+  }
+  if (request.checksum != nullptr) request.checksum->add(bytes, length);
   std::memcpy(request.to + request.bytes_done, bytes, length);
   request.bytes_done += static_cast<uint32_t>(length);
-  // Without a length nothing is known of what is still to come: nobody is told of it early.
-  if (request.on_bytes != nullptr && !request.has_news && !attempt.head.content_length.empty()) {
+  // Without a length nothing is known of what is still to come: nobody is told of it early. Nor of what can be verified.
+  if (request.on_bytes != nullptr && request.checksum == nullptr && !request.has_news &&
+      !attempt.head.content_length.empty()) {
     request.has_news = true;
     self.news_.push_back(&request);
   }

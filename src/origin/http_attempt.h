@@ -31,6 +31,14 @@ struct HttpHead {
   std::string retry_after;
   std::string date;
   std::string bucket_region;  // x-amz-bucket-region
+  // x-amz-checksum-*, of the whole object
+  std::string checksum_crc64nvme;
+  std::string checksum_crc32c;
+  std::string checksum_crc32;
+  std::string checksum_sha256;
+  std::string checksum_sha1;
+  std::string encryption;           // x-amz-server-side-encryption
+  std::string customer_encryption;  // x-amz-server-side-encryption-customer-algorithm
 };
 
 struct HttpAttempt : ListNode {

@@ -20,6 +20,8 @@
 #include <ctime>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/assert.h"
 #include "base/limits.h"
 #include "origin/http_text.h"
@@ -94,6 +96,8 @@ void HttpClient::begin(HttpRequest& request) {
   request.failed = false;
   request.bytes_done = request.attempts = request.retries = request.bandwidth_bytes_taken = 0;
   request.asked_again = request.has_news = false;
+  request.checksum.reset();
+  request.digest_before.clear();
   request.deadline_ns = home_.ring().now_ns() + options_.deadline_ns;
   active_.fetch_add(1, std::memory_order_relaxed);
   if (stopping_) return finish_failed(request, {Code::stopping, ECANCELED});
@@ -219,13 +223,41 @@ void HttpClient::on_attempt_done(void* attempt_pointer, CURLcode result) {
   self.start_some();
 }
 
+// All bytes are there.
+void HttpClient::finish_range(HttpRequest& request) {
+  if (request.checksum == nullptr || is_verified(request)) return finish(request);
+  counters_.corrupt.fetch_add(1, std::memory_order_relaxed);
+  request.sentence =
+      fmt::format("the bytes that came are not those of the store's checksum ({})", request.checksum->name());
+  request.checksum.reset();
+  request.bytes_done = 0;
+  retry_or_fail(request, {Code::corrupt, EIO});
+}
+
+// A store may have ETags that look like an MD5 and are none. So until one has matched, bytes that came twice alike are right,
+// and the ETags are what is believed no more.
+bool HttpClient::is_verified(HttpRequest& request) {
+  const bool is_md5 = request.checksum->kind() == ChecksumKind::md5;
+  if (request.checksum->matches()) {
+    counters_.verified.fetch_add(1, std::memory_order_relaxed);
+    if (is_md5) counters_.md5_matched.store(true, std::memory_order_relaxed);
+    return true;
+  }
+  const bool came_before = request.digest_before == request.checksum->found();
+  request.digest_before = request.checksum->found();
+  if (!is_md5 || counters_.md5_matched.load(std::memory_order_relaxed) || !came_before) return false;
+  counters_.etags_are_no_md5.store(true, std::memory_order_relaxed);
+  return true;
+}
+
 void HttpClient::judge(HttpRequest& request, CURLcode result) {
   if (request.refused) {
+    request.whole = false;  // the next attempt asks for a range
     if (request.refusal_is_final) return finish_failed(request, request.error);
     return retry_or_fail(request, request.error);
   }
   // All of it came, whatever happened to the connection behind the last byte; there is nothing to ask again for.
-  if (request.to != nullptr && request.bytes_done == request.bytes) return finish(request);
+  if (request.to != nullptr && request.bytes_done == request.bytes) return finish_range(request);
   if (result != CURLE_OK) {
     if (request.sentence.empty()) request.sentence = curl_easy_strerror(result);
     const Verdict verdict = verdict_of(result);
@@ -301,7 +333,7 @@ void HttpClient::on_watchdog(Timer& timer) {
   self.end_attempt(attempt);
   if (request.attempt != nullptr) return self.start_some();
   if (request.to != nullptr && request.bytes_done == request.bytes && !request.refused) {
-    self.finish(request);
+    self.finish_range(request);
   } else if (late) {
     self.finish_failed(request, {Code::timeout, ETIMEDOUT});
   } else {

@@ -8,7 +8,8 @@
 //   Promises  bytes go to `to` only from an answer that is exactly the range asked for, of the version asked for, and never
 //             beyond to + bytes. A request ends within its deadline.
 //   Errors    not_found (404, 410), denied (401, 403, a certificate that is not trusted), stale (412, 416, another ETag),
-//             timeout, protocol (an answer that breaks the rules), invalid (other 4xx), io (the rest), stopping
+//             timeout, protocol (an answer that breaks the rules), corrupt (other bytes than the store's checksum is of),
+//             invalid (other 4xx), io (the rest), stopping
 #pragma once
 
 #include <atomic>
@@ -25,6 +26,7 @@
 #include "base/limits.h"
 #include "base/list.h"
 #include "base/result.h"
+#include "origin/checksum.h"
 #include "origin/curl_loop.h"
 #include "origin/http_attempt.h"
 #include "origin/origin_counters.h"
@@ -66,6 +68,9 @@ struct HttpRequest : ListNode {
   std::byte* to = nullptr;  // null: the body is kept in `body`
   uint64_t offset = 0;      // with `to`
   uint32_t bytes = 0;
+  // With `to`: `bytes` are all of the object. It is asked for without a range, and verified where the server offers a
+  // checksum; then nobody is told of it early.
+  bool whole = false;
   size_t body_bytes_max = 0;  // without `to`; a longer body is Code::protocol
   bool may_follow = false;    // redirects
   bool background = false;    // nobody waits for it: begun when nothing else waits for a connection
@@ -84,10 +89,12 @@ struct HttpRequest : ListNode {
 
   // HttpClient's own
   class HttpClient* client = nullptr;
-  HttpAttempt* attempt = nullptr;  // in flight; null: none is
-  HttpAttempt* rival = nullptr;    // begun beside it (http_hedge.cc)
-  uint32_t bytes_done = 0;         // in `to`, of the version asked for: an attempt goes on where the last one ended
-  uint32_t bytes_at_start = 0;     // of the attempt in flight
+  HttpAttempt* attempt = nullptr;      // in flight; null: none is
+  HttpAttempt* rival = nullptr;        // begun beside it (http_hedge.cc)
+  uint32_t bytes_done = 0;             // in `to`, of the version asked for: an attempt goes on where the last one ended
+  uint32_t bytes_at_start = 0;         // of the attempt in flight
+  std::unique_ptr<Checksum> checksum;  // of the first bytes_done bytes; null: none is known
+  std::string digest_before;           // that did not match
   uint32_t attempts = 0;
   uint32_t retries = 0;  // those of them that brought nothing
   uint64_t deadline_ns = 0;
@@ -168,6 +175,8 @@ class HttpClient {
   void count_answer(const HttpAttempt& attempt);
   void judge(HttpRequest& request, CURLcode result);
   void judge_status(HttpRequest& request);
+  void finish_range(HttpRequest& request);
+  bool is_verified(HttpRequest& request);
   void retry_or_fail(HttpRequest& request, Error why);
   void finish(HttpRequest& request);
   void finish_failed(HttpRequest& request, Error why);

@@ -38,6 +38,9 @@ Words words_of(const HttpRequest& request, std::string_view said) {
     const std::string_view how = request.bytes_done > 0 ? "the server stopped sending" : "the server did not answer";
     return {std::string(how), "check the server and the network, or raise origin.attempt_timeout and origin.deadline"};
   }
+  if (error.code == Code::corrupt) {
+    return {request.sentence, "compare the object with its source, or look for what changes bytes on the way"};
+  }
   if (error.code == Code::protocol && good_status) {
     return {"the answer is something else than what was asked for",
             "the server ignores ranges, or a proxy answers in its place: ask it directly"};

@@ -86,7 +86,8 @@ struct ReadCall : OriginCall {
   FileVersion version;
   int fd = -1;
   uint64_t offset = 0;
-  uint32_t bytes = 0;  // to read; the file has at least offset + bytes in the version asked for
+  uint32_t bytes = 0;         // to read; the file has at least offset + bytes in the version asked for
+  uint64_t object_bytes = 0;  // all of that version; 0: not known
   std::byte* to = nullptr;
   int buffer_index = -1;    // registered buffer that `to` lies in; -1: none
   bool background = false;  // nobody waits for it: may take longer, must not hold up the core

@@ -55,6 +55,10 @@ struct OriginCounters {
   std::atomic<uint64_t> errors{0};       // requests that failed in the end; "not found" and "replaced" are answers
   std::atomic<uint64_t> hedges{0};       // second attempts beside a first one that stalled
   std::atomic<uint64_t> hedges_won{0};   // those that brought the bytes
+  std::atomic<uint64_t> verified{0};     // whole objects that matched the store's checksum
+  std::atomic<uint64_t> corrupt{0};      // answers that did not
+  std::atomic<bool> md5_matched{false};  // some ETag was the MD5 of its object
+  std::atomic<bool> etags_are_no_md5{false};
   std::atomic<uint64_t> connections{0};  // made; the rest of the attempts reused one
   LatencyHistogram first_byte_us;        // from an attempt's start to its answer's first byte
   LatencyHistogram range_first_byte_us;  // the same of ranges that were had; what lost a race counts as long as it ran

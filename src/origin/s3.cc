@@ -126,6 +126,7 @@ S3Origin::~S3Origin() = default;
 void S3Origin::address_read(const ReadCall& call, HttpRequest& request) {
   request.scheme_and_host = place_.scheme_and_host();
   request.path = place_.path(place_.prefix + call.key);
+  request.whole = call.offset == 0 && call.bytes == call.object_bytes;
 }
 
 // Sorted by name, as the signature wants it.
@@ -210,6 +211,7 @@ Result<void> S3Origin::authorize(const HttpRequest& request, std::vector<std::st
     credentials = credentials_;
   }
   // Signed with the rest.
+  if (request.whole) headers.push_back("x-amz-checksum-mode: ENABLED");
   if (options().volume.s3.requester_pays) headers.push_back("x-amz-request-payer: requester");
   if (credentials.access_key.empty()) return {};
   sign_request({.verb = request.verb == HttpVerb::head ? "HEAD" : "GET",

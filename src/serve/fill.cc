@@ -66,6 +66,7 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor
     load->call.on_bytes = handle.cacheable ? &VolumeServer::on_load_bytes : nullptr;
     load->call.key = handle.key;
     load->call.version = handle.version;
+    load->call.object_bytes = handle.object_bytes;
     load->call.fd = handle.origin_fd;
     volume().handles.reference(handle);
     if (purpose.held != nullptr) {

@@ -9,7 +9,7 @@ It is told what to do by requests of its own:
                                  stalled (answers that stall now)
     /__go__, /__break__          what stalls goes on, or breaks off by RST; nothing stalls afterwards
 
-Faults are for answers to ranged GETs (objects), with all=1 for every answer:
+Faults are for answers to GETs of objects (ranged, or without a query), with all=1 for every answer:
     latency_ms=N       before each answer
     rate=N             bytes a second of a body
     reset=K            each K-th answer breaks off by RST, each time at another position (of all of its bytes)
@@ -20,6 +20,7 @@ Faults are for answers to ranged GETs (objects), with all=1 for every answer:
     wrong_range=K      each K-th answer is the range that follows the one asked for, and says so
     wrong_label=K      each K-th answer is that other range under the name of the one asked for, with its ETag changed
     stall=N            each answer stops after N bytes of its body until it is told to go on
+    flip=K             each K-th answer has one bit of its body turned
     html=K             each K-th answer is an error page with status 200
 """
 import asyncio
@@ -109,7 +110,7 @@ class Proxy:
 
     async def forward(self, head, upstream, writer):
         """False: the connection is over."""
-        wanted = re.search(rb'(?i)\r\nrange: *bytes=(\d+)-(\d+)', head)
+        wanted = re.search(rb'(?i)\r\nrange: *bytes=(\d+)-(\d+)', head) or re.match(rb'GET [^? ]*[^?/ ]()() ', head)
         self.counts['requests'] += 1
         if wanted:
             self.counts['ranges'] += 1
@@ -139,6 +140,9 @@ class Proxy:
         if is_turn('html'):
             return await self.send(writer, b'HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n'
                                    % len(PAGE) + PAGE)
+        if wanted and body and is_turn('flip'):
+            at = number * 7919 % len(body)
+            body = body[:at] + bytes([body[at] ^ 1 << number % 8]) + body[at + 1:]
         if wanted and is_turn('wrong_range'):
             answer = re.sub(rb'(?i)(\r\ncontent-range: *bytes )(\d+)-(\d+)',
                             lambda m: b'%s%d-%d' % (m[1], int(m[2]) + 1, int(m[3]) + 1), answer)

@@ -33,6 +33,7 @@ class Bucket {
   bool may_list = true;
   std::atomic<unsigned> listings{0};
   std::atomic<unsigned> heads{0};
+  std::atomic<unsigned> wholes{0};  // objects asked for without a range, with their checksum
 
   static std::string etag_of(const std::string& content) {
     return fmt::format("\"{:x}\"", std::hash<std::string>{}(content));
@@ -55,6 +56,10 @@ class Bucket {
     if (!wanted.empty() && wanted != etag_of(content)) return reply_with("412 Precondition Failed", "", "");
     uint64_t first = 0;
     uint64_t last = 0;
+    if (request.header("range").empty()) {
+      wholes += request.header("x-amz-checksum-mode") == "ENABLED";
+      return reply_with("200 OK", headers, content);
+    }
     if (!request.range(&first, &last) || first >= content.size()) return reply_with("416 Range", "", "");
     last = std::min<uint64_t>(last, content.size() - 1);
     return reply_with("206 Partial Content",
@@ -330,6 +335,27 @@ TEST_CASE("reads give the bytes of the version asked for, or stale") {
   Waited<ReadCall> deleted;
   read(deleted);
   CHECK(deleted.error.code == Code::stale);
+}
+
+TEST_CASE("all of an object is asked for with its checksum, a part of it by a range") {
+  Bucket bucket;
+  bucket.objects["f"] = pattern(0, 100'000);
+  Mounted mounted(bucket);
+  const FileInfo info = mounted.lookup("f").info;
+  std::string bytes(100'000, '#');
+  for (const uint64_t object_bytes_known : {0u, 100'000u, 200'000u}) {
+    Waited<ReadCall> call;
+    call.key = "f";
+    call.version = info.version;
+    call.bytes = 100'000;
+    call.object_bytes = object_bytes_known;
+    call.to = reinterpret_cast<std::byte*>(bytes.data());
+    mounted.origin->begin_read(*mounted.reactor, call);
+    mounted.wait(call);
+    CHECK(!call.failed);
+    CHECK(bytes == bucket.objects["f"]);
+  }
+  CHECK(bucket.wholes == 1);
 }
 
 TEST_CASE("origin.bandwidth bounds what is read in a second") {
