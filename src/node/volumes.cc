@@ -21,9 +21,13 @@ namespace {
 
 constexpr unsigned origin_patience_ms = 1'000;
 constexpr uint64_t read_ahead_bytes_auto = 512 * limits::KiB;
+constexpr uint64_t read_ahead_bytes_model = 1 * limits::MiB;
 
+// Around a page of a mapped file that is touched the kernel reads this much. Of a model all is wanted; elsewhere a fault in
+// a large file should not cost a request more than it has to.
 void set_read_ahead(const FuseConfig& config, const serve::Volume& volume) {
-  const uint64_t bytes = config.read_ahead_bytes == config_automatic ? read_ahead_bytes_auto : config.read_ahead_bytes;
+  const uint64_t by_profile = volume.config.profile == Profile::model ? read_ahead_bytes_model : read_ahead_bytes_auto;
+  const uint64_t bytes = config.read_ahead_bytes == config_automatic ? by_profile : config.read_ahead_bytes;
   const std::string path = fmt::format("/sys/class/bdi/0:{}/read_ahead_kb", volume.session.facts().device_minor);
   std::ofstream file(path);
   file << bytes / limits::KiB << std::flush;
