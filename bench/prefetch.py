@@ -6,7 +6,8 @@ names passthrough_hp, which Debian's package of examples leaves out.)
 P11, a model mapped into memory: every page of a safetensors file touched for the first time, tensor by tensor, in the order
 of the file and in random order, against read(2) of the same file from its start, in the same way cold: a fresh mount, and
 the backing file out of the page cache. Beside it, with neither passthrough nor prefetch. What random readers pay for a
-prefetch that they have no use for is a row of its own.
+prefetch that they have no use for is a row of its own, and so is what linked reads are worth: 4 KiB reads beside a scan, and
+the scan, with chains of linked reads and with every read of a batch submitted at once.
 """
 
 import json
@@ -14,6 +15,7 @@ import mmap
 import os
 import random
 import struct
+import threading
 import time
 
 from disk import MEMORY_SMALL, CachedFile, rate
@@ -70,7 +72,7 @@ def read_through(path):
 
 
 def touch_tensors(path, order):
-    """Copies each tensor out of the mapping, as a framework does on its way to a device."""
+    """Copies each tensor out of the mapping into one buffer, as a framework does on its way to a device."""
     fd = os.open(path, os.O_RDONLY)
     with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as mapping:
         os.close(fd)
@@ -78,8 +80,10 @@ def touch_tensors(path, order):
         tensors = [data + at for at in range(0, len(mapping) - data - TENSOR_BYTES + 1, TENSOR_BYTES)]
         if order == "shuffled":
             random.Random(7).shuffle(tensors)
-        for at in tensors:
-            _ = mapping[at:at + TENSOR_BYTES]
+        buffer = memoryview(bytearray(TENSOR_BYTES))
+        with memoryview(mapping) as view:
+            for at in tensors:
+                buffer[:] = view[at:at + TENSOR_BYTES]
         return len(tensors) * TENSOR_BYTES
 
 
@@ -121,7 +125,7 @@ def mapped_models(place, builds, options):
                 rows.append(Row("P11", f"safetensors mapped, tensors {order}, {name}, {transport}", "GB/s", ours, target,
                                 baseline=base, baseline_name="read(2) of the same file, as cold", note=notes[0]))
             model.close()
-    return rows + random_readers(place, builds, options)
+    return rows + random_readers(place, builds, options) + linked_chains(place, builds, options)
 
 
 def random_readers(place, builds, options):
@@ -144,3 +148,29 @@ def random_readers(place, builds, options):
     return [Row("P11", "4 KiB random direct QD8 from the disk tier, prefetch on, uring", "K reads/s", ours, 0.97, baseline=base,
                 baseline_name="prefetch off"),
             Row("P11", "bytes prefetched in vain of bytes replied, in that", "%", wasted, 5, at_most=True)]
+
+
+def linked_chains(place, builds, options):
+    """A buffered scan from the disk tier, and direct 4 KiB reads of one reader beside it."""
+    file = CachedFile(place, builds, options, "uring", {"fuse.passthrough": "off"})
+    def turn(environment):
+        file.mount.stop()
+        file.extra_environment = environment
+        file.new_mount()
+        speeds = []
+        scan = threading.Thread(target=lambda: speeds.append(cold_pass(file.path)))
+        scan.start()
+        latencies = []
+        while scan.is_alive():
+            done = fio([f"--filename={file.path}", "--readonly", "--norandommap", "--rw=randread", "--bs=4k", "--ioengine=psync",
+                        "--number_ios=500", f"--randseed={len(latencies) + 1}"])
+            latencies.append(done["clat_ns"]["percentile"]["99.000000"] / 1000)
+        scan.join()
+        return latencies[0], speeds[0]
+    ours, base = alternate(options.pairs, lambda: turn({}), lambda: turn({"BLOBCACHE_PRETEND_ABSENT": "linked_reads"}))
+    file.close()
+    name = "each batch of reads submitted at once"
+    return [Row("P11", "p99 of 4 KiB direct reads during a scan from the disk tier, linked", "us", [p99 for p99, _ in ours], 1.0,
+                at_most=True, baseline=[p99 for p99, _ in base], baseline_name=name),
+            Row("P11", "that scan, linked", "GB/s", [speed for _, speed in ours], None, baseline=[speed for _, speed in base],
+                baseline_name=name)]
