@@ -2,14 +2,10 @@
 // is asked: wrong keys in the environment should not be hidden by an instance's role with other rights.
 #include "origin/aws_credentials.h"
 
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
-
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
-#include <pugixml.hpp>
 
+#include "origin/aws_profile.h"
 #include "origin/http_blocking.h"
 #include "origin/http_text.h"
 
@@ -22,113 +18,27 @@ constexpr long metadata_timeout_ms = 1000;
 constexpr const char* container_host = "http://169.254.170.2";
 constexpr const char* instance_host = "http://169.254.169.254";
 
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-Result<std::string> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return fail(Code::not_found);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::string aws_file(const char* variable, const char* name) {
-  const std::string named = environment(variable);
-  return named.empty() ? environment("HOME") + "/.aws/" + name : named;
-}
-
-std::unexpected<Error> refuse(std::string* why, std::string text) {
-  *why = std::move(text);
-  return fail(Code::denied);
-}
-
-Result<AwsCredentials> from_profile(const AwsProfile& profile, const std::string& place, std::string* why) {
-  if (profile.access_key.empty() || profile.secret_key.empty()) {
-    return refuse(why, fmt::format("{} has no aws_access_key_id and aws_secret_access_key", place));
-  }
-  return AwsCredentials{
-      .access_key = profile.access_key, .secret_key = profile.secret_key, .session_token = profile.session_token};
-}
-
-std::string profile_name() {
-  const std::string name = environment("AWS_PROFILE");
-  return name.empty() ? "default" : name;
-}
-
-Result<AwsCredentials> from_named_file(const std::string& path, std::string* why) {
-  const Result<std::string> text = read_file(path);
-  if (!text) return refuse(why, fmt::format("the credentials file {} cannot be read", path));
-  return from_profile(parse_aws_profile(*text, profile_name()), fmt::format("[{}] of {}", profile_name(), path), why);
-}
-
 Result<AwsCredentials> from_environment(std::string* why) {
   const std::string key = environment("AWS_ACCESS_KEY_ID");
   const std::string secret = environment("AWS_SECRET_ACCESS_KEY");
   if (key.empty() && secret.empty()) return fail(Code::not_found);
   if (key.empty() || secret.empty()) {
-    return refuse(why, "only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set");
+    return refuse_credentials(why, "only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set");
   }
   return AwsCredentials{.access_key = key, .secret_key = secret, .session_token = environment("AWS_SESSION_TOKEN")};
 }
 
 Result<AwsCredentials> from_web_identity(const CredentialOptions& options, std::string* why) {
-  const std::string token_file = environment("AWS_WEB_IDENTITY_TOKEN_FILE");
-  const std::string role = environment("AWS_ROLE_ARN");
-  if (token_file.empty() || role.empty()) return fail(Code::not_found);
-  const Result<std::string> token = read_file(token_file);
-  if (!token) return refuse(why, fmt::format("the web identity token {} cannot be read", token_file));
-  std::string endpoint = environment("AWS_ENDPOINT_URL_STS");
-  if (endpoint.empty()) endpoint = fmt::format("https://sts.{}.amazonaws.com", options.region);
-  std::string session = environment("AWS_ROLE_SESSION_NAME");
-  if (session.empty()) session = "blobcache";
-  const BlockingAnswer answer = ask_blocking(
-      {.url = fmt::format("{}/?Action=AssumeRoleWithWebIdentity&RoleArn={}&RoleSessionName={}&Version=2011-06-15"
-                          "&WebIdentityToken={}",
-                          endpoint, percent_encode(role), percent_encode(session), percent_encode(trim(*token))),
-       .headers = {},
-       .ca_file = options.ca_file});
-  pugi::xml_document document;
-  const bool parsed = document.load_buffer(answer.body.data(), answer.body.size());
-  const pugi::xml_node given =
-      document.child("AssumeRoleWithWebIdentityResponse").child("AssumeRoleWithWebIdentityResult").child("Credentials");
-  if (answer.status != 200 || !parsed || !given) {
-    return refuse(why, fmt::format("{} did not take the web identity for the role {} (status {})", endpoint, role,
-                                   answer.status));
-  }
-  return AwsCredentials{.access_key = given.child_value("AccessKeyId"),
-                        .secret_key = given.child_value("SecretAccessKey"),
-                        .session_token = given.child_value("SessionToken"),
-                        .expires_s = parse_iso_date(given.child_value("Expiration")).value_or(0)};
+  const WebIdentity identity{.role = environment("AWS_ROLE_ARN"),
+                             .token_file = environment("AWS_WEB_IDENTITY_TOKEN_FILE"),
+                             .session = environment("AWS_ROLE_SESSION_NAME")};
+  if (identity.token_file.empty() || identity.role.empty()) return fail(Code::not_found);
+  return assume_with_web_identity(options, identity, why);
 }
 
-Result<AwsCredentials> from_shared_files(std::string* why) {
-  const std::string name = profile_name();
-  const std::string credentials_file = aws_file("AWS_SHARED_CREDENTIALS_FILE", "credentials");
-  const std::string config_file = aws_file("AWS_CONFIG_FILE", "config");
-  if (const Result<std::string> text = read_file(credentials_file)) {
-    const AwsProfile profile = parse_aws_profile(*text, name);
-    if (profile.found && !profile.access_key.empty()) {
-      return from_profile(profile, fmt::format("[{}] of {}", name, credentials_file), why);
-    }
-  }
-  if (const Result<std::string> text = read_file(config_file)) {
-    const AwsProfile profile = parse_aws_profile(*text, name == "default" ? name : "profile " + name);
-    if (profile.found && !profile.access_key.empty()) {
-      return from_profile(profile, fmt::format("[{}] of {}", name, config_file), why);
-    }
-  }
-  // Who names a profile means it.
-  if (!environment("AWS_PROFILE").empty()) {
-    return refuse(
-        why, fmt::format("the profile {} (AWS_PROFILE) has no keys in {} or {}", name, credentials_file, config_file));
-  }
-  return fail(Code::not_found);
-}
+}  // namespace
 
-Result<AwsCredentials> from_container(std::string* why) {
+Result<AwsCredentials> aws_container_credentials(std::string* why) {
   const std::string relative = environment("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
   const std::string full = environment("AWS_CONTAINER_CREDENTIALS_FULL_URI");
   if (relative.empty() && full.empty()) return fail(Code::not_found);
@@ -139,18 +49,18 @@ Result<AwsCredentials> from_container(std::string* why) {
                        .ca_file = ""};
   std::string token = environment("AWS_CONTAINER_AUTHORIZATION_TOKEN");
   const std::string token_file = environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
-  if (!token_file.empty()) token = read_file(token_file).value_or("");
+  if (!token_file.empty()) token = read_small_file(token_file).value_or("");
   if (!token.empty()) request.headers.push_back(fmt::format("Authorization: {}", trim(token)));
   const BlockingAnswer answer = ask_blocking(request);
   const Result<AwsCredentials> found = parse_service_credentials(answer.body);
   if (answer.status != 200 || !found) {
-    return refuse(
+    return refuse_credentials(
         why, fmt::format("the container's credential service {} gave none (status {})", request.url, answer.status));
   }
   return found;
 }
 
-Result<AwsCredentials> from_instance(std::string* why) {
+Result<AwsCredentials> aws_instance_credentials(std::string* why) {
   if (equals_ignoring_case(environment("AWS_EC2_METADATA_DISABLED"), "true")) return fail(Code::not_found);
   std::string host = environment("AWS_EC2_METADATA_SERVICE_ENDPOINT");
   if (host.empty()) host = instance_host;
@@ -173,37 +83,14 @@ Result<AwsCredentials> from_instance(std::string* why) {
   const BlockingAnswer answer = ask("GET", base + percent_encode(name), proof);
   const Result<AwsCredentials> found = parse_service_credentials(answer.body);
   if (answer.status != 200 || !found) {
-    return refuse(why, fmt::format("the instance's metadata service gave no credentials of its role {} (status {})",
-                                   name, answer.status));
+    return refuse_credentials(
+        why, fmt::format("the instance's metadata service gave no credentials of its role {} (status {})", name,
+                         answer.status));
   }
   return found;
 }
 
-}  // namespace
-
-AwsProfile parse_aws_profile(std::string_view text, std::string_view section) {
-  AwsProfile profile;
-  bool inside = false;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    const std::string_view line = trim(text.substr(0, end));
-    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
-    if (line.empty() || line[0] == '#' || line[0] == ';') continue;
-    if (line[0] == '[') {
-      inside = line.ends_with(']') && trim(line.substr(1, line.size() - 2)) == section;
-      profile.found |= inside;
-      continue;
-    }
-    const size_t equals = line.find('=');
-    if (!inside || equals == std::string_view::npos) continue;
-    const std::string_view name = trim(line.substr(0, equals));
-    const std::string value(trim(line.substr(equals + 1)));
-    if (name == "aws_access_key_id") profile.access_key = value;
-    if (name == "aws_secret_access_key") profile.secret_key = value;
-    if (name == "aws_session_token") profile.session_token = value;
-  }
-  return profile;
-}
+Result<AwsCredentials> aws_environment_credentials(std::string* why) { return from_environment(why); }
 
 Result<AwsCredentials> parse_service_credentials(std::string_view text) {
   const Json json = Json::parse(text, nullptr, false);
@@ -214,7 +101,7 @@ Result<AwsCredentials> parse_service_credentials(std::string_view text) {
   };
   AwsCredentials credentials{.access_key = field("AccessKeyId"),
                              .secret_key = field("SecretAccessKey"),
-                             .session_token = field("Token"),
+                             .session_token = field(json.contains("Token") ? "Token" : "SessionToken"),
                              .expires_s = parse_iso_date(field("Expiration")).value_or(0)};
   if (credentials.access_key.empty() || credentials.secret_key.empty()) return fail(Code::protocol);
   return credentials;
@@ -222,13 +109,15 @@ Result<AwsCredentials> parse_service_credentials(std::string_view text) {
 
 Result<AwsCredentials> find_aws_credentials(const CredentialOptions& options, std::string* why) {
   if (options.setting == "anonymous") return AwsCredentials{};
-  if (!options.setting.empty() && options.setting != "auto") return from_named_file(options.setting, why);
+  if (!options.setting.empty() && options.setting != "auto") {
+    return from_profile(options, {.credentials_file = options.setting, .config_file = ""}, why);
+  }
   Result<AwsCredentials> found = from_environment(why);
   const auto missing = [&] { return !found && found.error().code == Code::not_found; };
   if (missing()) found = from_web_identity(options, why);
-  if (missing()) found = from_shared_files(why);
-  if (missing()) found = from_container(why);
-  if (missing()) found = from_instance(why);
+  if (missing()) found = from_profile(options, default_profile_files(), why);
+  if (missing()) found = aws_container_credentials(why);
+  if (missing()) found = aws_instance_credentials(why);
   if (missing()) {
     *why =
         "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write ~/.aws/credentials, or say "

@@ -20,15 +20,7 @@ struct CredentialOptions {
 // Errors: not_found, denied; *why is what to tell the operator, a part of a sentence.
 Result<AwsCredentials> find_aws_credentials(const CredentialOptions& options, std::string* why);
 
-// The keys of one section of an INI text as AWS's tools write it. Nothing in it is also an answer.
-struct AwsProfile {
-  std::string access_key;
-  std::string secret_key;
-  std::string session_token;
-  bool found = false;  // the section is there
-};
-AwsProfile parse_aws_profile(std::string_view text, std::string_view section);
-// What a container's or an instance's service answers. Errors: protocol.
+// What a container's or an instance's service answers, or a program that is asked. Errors: protocol.
 Result<AwsCredentials> parse_service_credentials(std::string_view json);
 
 }  // namespace blobcache

@@ -25,6 +25,7 @@ namespace blobcache {
 namespace {
 
 constexpr int64_t refresh_before_s = 300;
+constexpr int64_t refresh_pause_s = 1;  // services give the old ones until shortly before their end
 constexpr int64_t reload_pause_s = 10;  // between two looks for other credentials because the server refused ours
 constexpr int64_t clock_wrong_s = 240;  // S3 refuses from 15 minutes on
 constexpr size_t small_page_bytes_max = 64 * limits::KiB;
@@ -206,7 +207,8 @@ Result<void> S3Origin::authorize(const HttpRequest& request, std::vector<std::st
   {
     const std::lock_guard lock(mutex_);
     const int64_t left_s = credentials_.expires_s == 0 ? INT64_MAX : credentials_.expires_s - now_s();
-    if ((must_refresh_ || left_s < refresh_before_s) && !refreshing_) begin_refresh(request.client->home());
+    const bool soon = left_s < refresh_before_s && now_s() - loaded_s_ >= refresh_pause_s;
+    if ((must_refresh_ || left_s <= 0 || soon) && !refreshing_) begin_refresh(request.client->home());
     if (must_refresh_ || left_s <= 0) return fail(Code::again, EAGAIN);
     credentials = credentials_;
   }

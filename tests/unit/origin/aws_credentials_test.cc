@@ -1,76 +1,13 @@
 // Where credentials come from, and in which order; the services are small local servers.
 #include <doctest/doctest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-
 #include "origin/aws_credentials.h"
+#include "unit/origin/aws_fixture.h"
 #include "unit/origin/http_fixture.h"
 
 using namespace blobcache_test;
 
 namespace {
-
-// An empty HOME and none of the variables that the order looks at; the old ones come back.
-class Clean {
- public:
-  Clean() {
-    char name[] = "/tmp/unit_origin.XXXXXX";
-    home_ = ::mkdtemp(name);
-    for (const char* variable : {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
-                                 "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
-                                 "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_STS", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-                                 "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-                                 "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_EC2_METADATA_SERVICE_ENDPOINT"}) {
-      change(variable, nullptr);
-    }
-    change("HOME", home_.c_str());
-    change("AWS_EC2_METADATA_DISABLED", "true");
-  }
-  ~Clean() {
-    for (auto last = changed_.rbegin(); last != changed_.rend(); ++last) {
-      if (last->had) {
-        ::setenv(last->name.c_str(), last->old.c_str(), 1);
-      } else {
-        ::unsetenv(last->name.c_str());
-      }
-    }
-    std::error_code ignored;
-    std::filesystem::remove_all(home_, ignored);
-  }
-  void change(const std::string& name, const char* value) {
-    const char* old = std::getenv(name.c_str());
-    changed_.push_back({name, old == nullptr ? "" : old, old != nullptr});
-    if (value == nullptr) {
-      ::unsetenv(name.c_str());
-    } else {
-      ::setenv(name.c_str(), value, 1);
-    }
-  }
-  std::string write(const std::string& name, std::string_view text) const {
-    const std::string path = home_ + "/" + name;
-    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-    std::ofstream(path) << text;
-    return path;
-  }
-
- private:
-  struct Changed {
-    std::string name;
-    std::string old;
-    bool had;
-  };
-  std::string home_;
-  std::vector<Changed> changed_;
-};
-
-std::string found_key(const std::string& setting = "auto") {
-  std::string why;
-  const Result<AwsCredentials> found = find_aws_credentials({.setting = setting, .region = "r", .ca_file = ""}, &why);
-  if (!found) return "refused: " + why;
-  return found->access_key + ":" + found->secret_key + ":" + found->session_token;
-}
 
 constexpr std::string_view service_answer =
     R"({"AccessKeyId":"K","SecretAccessKey":"S","Token":"T","Expiration":"2030-01-02T03:04:05Z"})";
