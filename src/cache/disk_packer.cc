@@ -310,7 +310,7 @@ void DiskPacker::on_written(Op& op, int32_t result, uint32_t) {
     // A short direct write is one that found no more room.
     const int os_errno = whole ? 0 : result < 0 ? -result : ENOSPC;
     self.leave_segment(buffer);
-    self.discard(buffer, os_errno);
+    self.discard(buffer, os_errno, true);
     self.advance(*buffer.disk);
     return;
   }
@@ -339,8 +339,8 @@ void DiskPacker::leave_segment(Buffer& buffer) {
   if (segment.state == Segment::State::ending) end_segment(segment);
 }
 
-void DiskPacker::discard(Buffer& buffer, int os_errno) {
-  options_.tier->abandon_write(buffer.disk->number, buffer.used_bytes, os_errno);
+void DiskPacker::discard(Buffer& buffer, int os_errno, bool written) {
+  options_.tier->abandon_write(buffer.disk->number, buffer.used_bytes, os_errno, written);
   set_free(buffer);
 }
 

@@ -75,7 +75,7 @@ class DiskPacker {
   bool ask_segment(Disk& disk);
   void end_segment(Segment& segment);
   void leave_segment(Buffer& buffer);
-  void discard(Buffer& buffer, int os_errno);
+  void discard(Buffer& buffer, int os_errno, bool written = false);
   void set_free(Buffer& buffer);
 
   static void on_flush_due(Timer& timer);

@@ -47,6 +47,12 @@ void DiskSpace::unreserve(uint64_t bytes) {
   reserved_ -= bytes;
 }
 
+void DiskSpace::give_back(uint64_t bytes) {
+  unreserve(bytes);
+  const Guard guard(lock_);
+  spent_.bytes -= std::min(spent_.bytes, bytes);  // it may have been another day's
+}
+
 void DiskSpace::on_visit(uint64_t hash, uint64_t bytes, uint32_t entry) {
   if (entry != disk_slot_none) eviction_.on_hit(entry);
   if (!eviction_.scans().samples(hash)) return;

@@ -33,6 +33,8 @@ class DiskSpace {
   // False: no room now, or the budget of `day` (since 1970) is spent.
   bool try_reserve(uint64_t bytes, uint64_t day);
   void unreserve(uint64_t bytes);
+  // The same of bytes that were never written: the day's budget has them back.
+  void give_back(uint64_t bytes);
   // hash: chunk_hash(). entry: disk_slot_none on a miss.
   void on_visit(uint64_t hash, uint64_t bytes, uint32_t entry);
   uint64_t used_bytes() const;  // all but what is only reserved

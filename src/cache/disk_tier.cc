@@ -342,9 +342,12 @@ bool DiskTier::begin_write(unsigned disk, uint64_t bytes) {
   return reserved;
 }
 
-void DiskTier::abandon_write(unsigned disk, uint64_t bytes, int os_errno) {
+void DiskTier::abandon_write(unsigned disk, uint64_t bytes, int os_errno, bool written) {
   DiskUnit& unit = impl_->unit(disk);
-  unit.space->unreserve(bytes);
+  if (written || os_errno != 0)
+    unit.space->unreserve(bytes);  // what a failed write has worn is not known
+  else
+    unit.space->give_back(bytes);
   unit.on_shed(bytes);
   if (os_errno != 0) unit.on_write_error(os_errno);
 }

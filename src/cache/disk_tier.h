@@ -113,7 +113,8 @@ class DiskTier {
   // Reserves room and budget for so many bytes. False: do without (counted). Given back by the job that tells of the write
   // (reserved_bytes), or by abandon_write.
   bool begin_write(unsigned disk, uint64_t bytes);
-  void abandon_write(unsigned disk, uint64_t bytes, int os_errno);
+  // os_errno: of a write that failed. written: bytes reached the disk all the same, so the day's budget is spent.
+  void abandon_write(unsigned disk, uint64_t bytes, int os_errno, bool written = false);
   uint64_t segment_bytes(unsigned disk) const;
 
   // ---- jobs ----

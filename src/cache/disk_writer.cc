@@ -127,8 +127,8 @@ struct DiskWriter::Impl {
   void start_run(Write& write, Run& run, unsigned first, unsigned count);
   void stop_writing(Write& write);
   void let_go(Write& write);
-  void finish(Write& write);
-  void shed(Write& write, int os_errno);
+  void finish(Write& write, bool written);
+  void shed(Write& write, int os_errno, bool written = false);
   void end(Write& write);
 
   static void on_created(DiskJob& job);
@@ -295,7 +295,7 @@ void DiskWriter::Impl::start(Write& write) {
   ++writing_count;
   file.writing.fetch_add(1, std::memory_order_seq_cst);
   if (file.gone.load(std::memory_order_acquire) || file.armed.load(std::memory_order_seq_cst) != 0) {
-    finish(write);
+    finish(write, false);
     return;
   }
   const uint64_t chunk_begin = write.position * disk_format::index_chunk_bytes;
@@ -341,7 +341,7 @@ void DiskWriter::Impl::on_run(Op& op, int32_t result, uint32_t) {
   Impl& impl = of(write);
   DiskFile& file = *write.file;
   if (write.os_errno != 0 || file.gone.load(std::memory_order_acquire)) {
-    impl.finish(write);
+    impl.finish(write, true);
     return;
   }
   impl.stop_writing(write);
@@ -368,14 +368,14 @@ void DiskWriter::Impl::let_go(Write& write) {
 }
 
 // Nothing of it is in flight, and nothing of it is to be told.
-void DiskWriter::Impl::finish(Write& write) {
+void DiskWriter::Impl::finish(Write& write, bool written) {
   stop_writing(write);
   let_go(write);
-  shed(write, write.os_errno);
+  shed(write, write.os_errno, written);
 }
 
-void DiskWriter::Impl::shed(Write& write, int os_errno) {
-  tier.abandon_write(write.disk, write.reserved_bytes, os_errno);
+void DiskWriter::Impl::shed(Write& write, int os_errno, bool written) {
+  tier.abandon_write(write.disk, write.reserved_bytes, os_errno, written);
   end(write);
 }
 

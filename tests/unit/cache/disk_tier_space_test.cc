@@ -241,10 +241,22 @@ TEST_CASE("the day's write budget ends writes") {
   TierRig rig;
   rig.options.cache.write_budget_bytes = 8 * MiB;
   rig.open();
+  // What was reserved and then not written has cost nothing.
+  REQUIRE(rig.tier->begin_write(0, 8 * MiB));
+  CHECK(!rig.tier->begin_write(0, 4096));
+  rig.tier->abandon_write(0, 8 * MiB, 0);
   CHECK(rig.write_object(1, 4 * MiB));
   CHECK(rig.write_object(2, 4 * MiB));
+  const uint64_t shed = rig.tier->stats(0).writes_shed;
   CHECK(!rig.tier->begin_write(0, 4096));
-  CHECK(rig.tier->stats(0).writes_shed == 1);
+  CHECK(rig.tier->stats(0).writes_shed == shed + 1);
+  rig.close();
+  // What was written is spent, whatever became of it.
+  rig.options.cache.write_budget_bytes = 12 * MiB;
+  rig.open();
+  REQUIRE(rig.tier->begin_write(0, 4 * MiB));
+  rig.tier->abandon_write(0, 4 * MiB, 0, true);
+  CHECK(!rig.tier->begin_write(0, 4096));
 }
 
 TEST_CASE("a restart begins no new write budget; another day, or a larger budget, does") {
