@@ -11,8 +11,6 @@
 
 #include <algorithm>
 
-#include "base/assert.h"
-
 namespace blobcache {
 namespace {
 
@@ -21,12 +19,21 @@ constexpr uint64_t burst_ns = s_ns / 10;
 
 }  // namespace
 
-Bandwidth::Bandwidth(uint64_t bytes_per_s) : bytes_per_s_(bytes_per_s) { BC_ASSERT(bytes_per_s > 0); }
+Bandwidth::Bandwidth(uint64_t bytes_per_s) : bytes_per_s_(bytes_per_s) {}
+
+void Bandwidth::set(uint64_t bytes_per_s) {
+  if (bytes_per_s_.exchange(bytes_per_s, std::memory_order_relaxed) == bytes_per_s) return;
+  paid_until_ns_.store(0, std::memory_order_relaxed);
+}
 
 // 2^32 bytes in nanoseconds fit into 62 bits.
-uint64_t Bandwidth::time_of(uint32_t bytes) const { return bytes * s_ns / bytes_per_s_; }
+uint64_t Bandwidth::time_of(uint32_t bytes) const {
+  const uint64_t bytes_per_s = bytes_per_s_.load(std::memory_order_relaxed);
+  return bytes_per_s == 0 ? 0 : bytes * s_ns / bytes_per_s;
+}
 
 uint64_t Bandwidth::try_take(uint32_t bytes, uint64_t now_ns) {
+  if (bytes_per_s_.load(std::memory_order_relaxed) == 0) return 0;
   const uint64_t earliest_ns = now_ns - std::min(now_ns, burst_ns);
   uint64_t paid_ns = paid_until_ns_.load(std::memory_order_relaxed);
   while (paid_ns <= now_ns) {
@@ -36,6 +43,13 @@ uint64_t Bandwidth::try_take(uint32_t bytes, uint64_t now_ns) {
   return paid_ns;
 }
 
-void Bandwidth::give_back(uint32_t bytes) { paid_until_ns_.fetch_sub(time_of(bytes), std::memory_order_relaxed); }
+// What was taken at another rate is given back at this one: never more than is owed at all.
+void Bandwidth::give_back(uint32_t bytes) {
+  const uint64_t given_ns = time_of(bytes);
+  uint64_t paid_ns = paid_until_ns_.load(std::memory_order_relaxed);
+  while (!paid_until_ns_.compare_exchange_weak(paid_ns, paid_ns - std::min(paid_ns, given_ns),
+                                               std::memory_order_relaxed)) {
+  }
+}
 
 }  // namespace blobcache

@@ -11,7 +11,10 @@ namespace blobcache {
 
 class Bandwidth {
  public:
+  // 0: no limit.
   explicit Bandwidth(uint64_t bytes_per_s);
+  // From now on; what was owed is forgotten.
+  void set(uint64_t bytes_per_s);
 
   // 0: the bytes are taken. Else nothing is, and the time says when asking again may help.
   uint64_t try_take(uint32_t bytes, uint64_t now_ns);
@@ -21,7 +24,7 @@ class Bandwidth {
  private:
   uint64_t time_of(uint32_t bytes) const;
 
-  const uint64_t bytes_per_s_;
+  std::atomic<uint64_t> bytes_per_s_;
   std::atomic<uint64_t> paid_until_ns_{0};
 };
 

@@ -25,6 +25,7 @@
 
 #include "base/limits.h"
 #include "base/list.h"
+#include "base/live_value.h"
 #include "base/result.h"
 #include "origin/checksum.h"
 #include "origin/curl_loop.h"
@@ -111,9 +112,9 @@ struct HttpRequest : ListNode {
 
 struct HttpOptions {
   unsigned connections_max = 16;
-  uint64_t attempt_timeout_ns = 10'000'000'000;  // without progress
-  uint64_t deadline_ns = 60'000'000'000;
-  unsigned retries_max = 5;
+  LiveValue<uint64_t> attempt_timeout_ns = 10'000'000'000;  // without progress
+  LiveValue<uint64_t> deadline_ns = 60'000'000'000;
+  LiveValue<unsigned> retries_max = 5;
   std::string ca_file;                   // empty: the system's
   bool http1_only = false;               // S3: many connections are faster than many streams in one
   HttpAuthorizer* authorizer = nullptr;  // null: nobody asks who we are

@@ -9,6 +9,8 @@
 // and without a deadline that runs it would wait for ever.
 //
 // An attempt gives back what it did not bring: a server that refuses (503) has cost no bandwidth.
+#include <algorithm>
+
 #include "base/assert.h"
 #include "origin/bandwidth.h"
 #include "origin/http_client.h"
@@ -17,6 +19,7 @@ namespace blobcache {
 namespace {
 
 constexpr unsigned background_one_of = 4;
+constexpr uint64_t look_again_ns = 1'000'000'000;  // the limit may have been changed meanwhile
 
 }  // namespace
 
@@ -33,7 +36,7 @@ bool HttpClient::take_bandwidth(HttpRequest& request) {
       request.bandwidth_bytes_taken = bytes;
       return true;
     }
-    if (!pace_timer_.armed()) home_.arm_at(pace_timer_, again_ns);
+    if (!pace_timer_.armed()) home_.arm_at(pace_timer_, std::min(again_ns, now_ns + look_again_ns));
   }
   BC_ASSERT(pace_timer_.armed());
   request.paced_since_ns = now_ns;
@@ -50,7 +53,7 @@ void HttpClient::on_pace(Timer& timer) {
     HttpRequest& request = *(background ? self.paced_background_ : self.paced_).front();
     const uint32_t bytes = request.bytes - request.bytes_done;
     if (const uint64_t again_ns = self.options_.bandwidth->try_take(bytes, now_ns); again_ns != 0) {
-      self.home_.arm_at(timer, again_ns);
+      self.home_.arm_at(timer, std::min(again_ns, now_ns + look_again_ns));
       break;
     }
     self.paced_before_background_ = background ? 0 : self.paced_before_background_ + 1;

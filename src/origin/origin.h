@@ -36,6 +36,7 @@ struct DirectoryEntry {
 };
 
 class Origin;
+struct OriginConfig;
 
 // A call in flight. on_done runs exactly once on the home core; the caller owns the memory.
 struct OriginCall {
@@ -149,6 +150,9 @@ class Origin {
   virtual void stop() = 0;
   virtual bool join(unsigned patience_ms) = 0;
 
+  // Takes over what may change while calls are in flight: origin.attempt_timeout, deadline, retries and bandwidth. From any
+  // thread. Calls in flight keep their deadline.
+  virtual void set_limits(const OriginConfig&) {}
   // What is begun beyond origin.connections waits in the origin, what readers wait for first.
   virtual bool keeps_connections_max() const { return false; }
   const OriginCounters& counters() const { return counters_; }

@@ -67,11 +67,11 @@ struct RemoteOrigin::Client {
 RemoteOrigin::RemoteOrigin(RemoteOptions options)
     : options_(std::move(options)),
       http_options_(http_options_of(options_)),
+      bandwidth_(options_.origin.bandwidth_bytes),
       started_s_(static_cast<int64_t>(std::time(nullptr))),
       names_(names_max) {
   set_up_libcurl();
-  const uint64_t bytes_per_s = options_.origin.bandwidth_bytes;
-  if (bytes_per_s > 0) http_options_.bandwidth = &bandwidth_.emplace(bytes_per_s);
+  http_options_.bandwidth = &bandwidth_;
 }
 
 RemoteOrigin::~RemoteOrigin() = default;
@@ -105,8 +105,8 @@ bool RemoteOrigin::ask_now(HttpRequest& request, std::string* why) {
   }
   Reactor reactor(std::move(*ring), {.cqes = cqes});
   HttpOptions patience = http_options_;
-  patience.retries_max = std::min(patience.retries_max, first_retries_max);
-  patience.deadline_ns = std::min(patience.deadline_ns, first_deadline_ns);
+  patience.retries_max = std::min(patience.retries_max.get(), first_retries_max);
+  patience.deadline_ns = std::min(patience.deadline_ns.get(), first_deadline_ns);
   OriginCounters counters;
   std::atomic<unsigned> in_flight{0};
   HttpClient client(reactor, patience, counters, in_flight);
@@ -306,6 +306,13 @@ FileInfo RemoteOrigin::directory_info(std::string_view key) const {
 void RemoteOrigin::count_hidden(std::string_view key) {
   if (hidden_.fetch_add(1, std::memory_order_relaxed) > 0) return;
   BC_LOG(warn, "{} has keys that cannot be shown as files, such as \"{}\" (docs/S3.md)", options_.volume.source, key);
+}
+
+void RemoteOrigin::set_limits(const OriginConfig& config) {
+  http_options_.attempt_timeout_ns.set(config.attempt_timeout_ns);
+  http_options_.deadline_ns.set(config.deadline_ns);
+  http_options_.retries_max.set(config.retries);
+  bandwidth_.set(config.bandwidth_bytes);
 }
 
 // The end.

@@ -90,6 +90,7 @@ class RemoteOrigin : public Origin {
   void stop() override;
   bool join(unsigned patience_ms) override;
   bool keeps_connections_max() const override { return true; }
+  void set_limits(const OriginConfig& config) override;
 
  protected:
   // Asks; ends with end_look.
@@ -148,7 +149,7 @@ class RemoteOrigin : public Origin {
 
   const RemoteOptions options_;
   HttpOptions http_options_;
-  std::optional<Bandwidth> bandwidth_;  // origin.bandwidth, of this volume
+  Bandwidth bandwidth_;  // origin.bandwidth, of this volume
   const int64_t started_s_;
   std::atomic<unsigned> in_flight_{0};
   std::atomic<bool> stopping_{false};

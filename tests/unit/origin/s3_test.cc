@@ -31,6 +31,7 @@ class Bucket {
   unsigned page_keys_max = 1000;
   bool requester_pays = false;
   bool may_list = true;
+  std::atomic<bool> silent{false};
   std::atomic<unsigned> listings{0};
   std::atomic<unsigned> heads{0};
   std::atomic<unsigned> wholes{0};  // objects asked for without a range, with their checksum
@@ -40,6 +41,7 @@ class Bucket {
   }
 
   ServerReply answer(const ServerRequest& request) {
+    if (silent) return {.bytes = "", .close = false, .hang = true};
     if (requester_pays && request.header("x-amz-request-payer") != "requester") {
       return reply_with("403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>");
     }
@@ -379,6 +381,49 @@ TEST_CASE("origin.bandwidth bounds what is read in a second") {
   // The third is begun when the two before it are paid, less a burst of a tenth of a second.
   CHECK(mounted.reactor->ring().now_ns() - before_ns >= 300'000'000);
   CHECK(bytes == pattern(0, 300'000));
+}
+
+TEST_CASE("limits change while reads wait") {
+  Bucket bucket;
+  bucket.objects["f"] = pattern(0, 300'000);
+  Mounted mounted(bucket, "", 0, false, 1000);  // a range is worth minutes
+  const FileInfo info = mounted.lookup("f").info;
+  std::string bytes(300'000, '#');
+  Waited<ReadCall> calls[3];
+  for (uint32_t i = 0; i < 3; ++i) {
+    calls[i].key = "f";
+    calls[i].version = info.version;
+    calls[i].offset = i * 100'000;
+    calls[i].bytes = 100'000;
+    calls[i].to = reinterpret_cast<std::byte*>(bytes.data()) + calls[i].offset;
+    mounted.origin->begin_read(*mounted.reactor, calls[i]);
+  }
+  mounted.wait(calls[0]);
+  CHECK(calls[2].times_done == 0);
+  OriginConfig config = Config().origin;
+  config.bandwidth_bytes = 0;
+  mounted.origin->set_limits(config);
+  const uint64_t before_ns = mounted.reactor->ring().now_ns();
+  for (const auto& call : calls) mounted.wait(call);
+  CHECK(mounted.reactor->ring().now_ns() - before_ns < 10'000'000'000);
+  CHECK(bytes == pattern(0, 300'000));
+
+  // And the patience with a server that says nothing.
+  config.attempt_timeout_ns = 50'000'000;
+  config.deadline_ns = 2'000'000'000;
+  config.retries = 0;
+  mounted.origin->set_limits(config);
+  bucket.silent = true;
+  Waited<ReadCall> late;
+  late.key = "f";
+  late.version = info.version;
+  late.bytes = 100;
+  late.to = reinterpret_cast<std::byte*>(bytes.data());
+  const unsigned requests = mounted.server.requests();
+  mounted.origin->begin_read(*mounted.reactor, late);
+  mounted.wait(late);
+  CHECK(late.error.code == Code::timeout);
+  CHECK(mounted.server.requests() == requests + 1);
 }
 
 TEST_CASE("a bucket whose requester pays is read by who agrees to pay") {
