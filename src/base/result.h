@@ -24,6 +24,7 @@ enum class Code : uint8_t {
   invalid,    // the caller asked for something impossible
   stopping,   // we are shutting down
 };
+inline constexpr unsigned code_count = 13;
 
 std::string_view code_name(Code code);
 

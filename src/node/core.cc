@@ -77,7 +77,9 @@ struct Core::OnVolume final : serve::InterruptRouter {
   }
 
   static void on_idle(serve::VolumeServer&, void* context) {
-    static_cast<OnVolume*>(context)->core->options_.on_volume_idle();
+    OnVolume& self = *static_cast<OnVolume*>(context);
+    self.server->volume().ended.store(true, std::memory_order_relaxed);
+    self.core->options_.on_volume_idle();
   }
 
   Core* core = nullptr;

@@ -61,6 +61,7 @@ class Core {
   bool join();
 
   Reactor& reactor() { return *reactor_; }
+  const Reactor& reactor() const { return *reactor_; }
   const serve::Counters& counters(unsigned volume) const;
 
  private:

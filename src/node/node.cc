@@ -29,6 +29,7 @@
 #include "node/control.h"
 #include "node/core.h"
 #include "node/disks.h"
+#include "node/endpoint.h"
 #include "node/evictions.h"
 #include "node/notify.h"
 #include "node/pings.h"
@@ -46,6 +47,7 @@ namespace {
 constexpr int drain_ms = 10'000;
 constexpr int abort_ms = 2'000;
 constexpr unsigned pruner_patience_ms = 1'000;
+constexpr unsigned reports_patience_ms = 1'000;
 constexpr unsigned disk_patience_ms = 5'000;
 
 class Node {
@@ -68,6 +70,7 @@ class Node {
   Outcome mount_all() { return mount_volumes(config_, plan_, shared_, &why_no_passthrough_); }
   Outcome start_cores();
   Outcome open_control();
+  Outcome open_endpoint();
   void add_commands();
   std::string answer_ping();
   void reload();
@@ -91,6 +94,7 @@ class Node {
   Control control_;
   Notify notify_;
   std::unique_ptr<Watchdog> watchdog_;  // null: nobody asked for one
+  std::unique_ptr<Endpoint> endpoint_;  // null: no HTTP
   std::unique_ptr<Poster> poster_;
   Pruner pruner_;
   std::unique_ptr<Evictions> evictions_;
@@ -184,6 +188,7 @@ Outcome Node::start_cores() {
     watchdog_ = std::make_unique<Watchdog>(notify_.fd(), notify_.watchdog_ns());
     guests.push_back(watchdog_.get());
   }
+  if (endpoint_ != nullptr) guests.push_back(&endpoint_->guest());
   for (unsigned i = 0; i < plan_.cores; ++i) {
     cores_.push_back(std::make_unique<Core>(Core::Options{.number = i,
                                                           .plan = &plan_,
@@ -204,6 +209,7 @@ Outcome Node::start_cores() {
   for (const std::unique_ptr<Core>& core : cores_) {
     if (watchdog_ != nullptr) watchdog_->watch(core->reactor());
   }
+  if (endpoint_ != nullptr) endpoint_->start(cores_[0]->reactor());
   if (shared_.disk != nullptr) {
     shared_.disk->start();
     disks_going_ = true;
@@ -252,6 +258,13 @@ Outcome Node::open_control() {
   return {};
 }
 
+Outcome Node::open_endpoint() {
+  if (config_.http.listen.empty()) return {};
+  endpoint_ = std::make_unique<Endpoint>(
+      NodeView{.config = &config_, .plan = &plan_, .shared = &shared_, .cores = &cores_});
+  return endpoint_->open();
+}
+
 // So "pong" means that requests are being served, not that a process exists.
 std::string Node::answer_ping() {
   if (const std::optional<unsigned> core = pings_->silent_core(*poster_)) {
@@ -277,7 +290,7 @@ Outcome Node::start() {
   }
   using Step = Outcome (Node::*)();
   for (const Step step : {&Node::check_kernel, &Node::open_origins, &Node::take_memory, &Node::open_disk_tier,
-                          &Node::open_control, &Node::mount_all, &Node::start_cores}) {
+                          &Node::open_control, &Node::open_endpoint, &Node::mount_all, &Node::start_cores}) {
     const Outcome outcome = (this->*step)();
     if (outcome.exit_code != 0) return outcome;
   }
@@ -342,6 +355,7 @@ void Node::reload() {
 void Node::drain() {
   BC_LOG(info, "signal {}: draining for at most {} s; a second signal ends it now", last_signal_, drain_ms / 1000);
   notify_.stopping();
+  if (endpoint_ != nullptr) endpoint_->drain();
   detach_volumes(shared_);
   if (wait(drain_ms) == Wake::idle) return;
   BC_LOG(warn, "files are still open after the drain: their readers get an error now");
@@ -382,6 +396,7 @@ bool Node::stop() {
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) volume->origin->stop();
   for (const std::unique_ptr<Core>& core : cores_) core->stop(cores_going_ ? poster_.get() : nullptr);
   for (const std::unique_ptr<Core>& core : cores_) clean &= core->join();
+  clean &= endpoint_ == nullptr || endpoint_->stop(reports_patience_ms);
   if (disks_going_ && !shared_.disk->stop(disk_patience_ms)) {
     BC_LOG(warn, "a disk does not answer: what it was not told yet is read from the origin next time");
     clean = false;

@@ -3,6 +3,7 @@
 //   per core     ring: SQ 1024 x 128 B, CQ 8192 x 16 B, tables            about 0.4 MiB of kernel memory
 //                requests: slots x (8 KiB task stack + plan)               about 0.3 MiB for 32 slots
 //   per volume   entries: queues x entries x (4 KiB + max_request)
+//   HTTP         128 connections: their buffers and heads
 //   per origin   over HTTP: 12 MiB, 256 KiB a transfer, 50 KiB for TLS a connection
 //   per disk     index: an eighth of the limit at most, whatever would be best for the disk's size
 //                each core stages two writes of small objects; a keeper and a verifier have 8 MiB together
@@ -27,6 +28,7 @@
 #include "cache/memory_tier.h"
 #include "fuse/inodes.h"
 #include "fuse/session.h"
+#include "node/http_server.h"
 #include "origin/open.h"
 #include "serve/volume_server.h"
 
@@ -43,6 +45,7 @@ constexpr uint64_t request_bytes = 16 * KiB;
 constexpr uint64_t frame_descriptor_bytes = 160;
 constexpr uint64_t arena_bytes_min = 4 * limits::chunk_frame_bytes;
 constexpr uint32_t inodes_min = 4096;
+constexpr uint64_t http_texts_bytes = 2 * MiB;
 constexpr uint64_t disk_thread_bytes = 8 * MiB;  // of one disk: buffers and stacks of its threads
 
 // "0-1", "0,2-5": the number of CPUs that the kernel may ever bring up.
@@ -173,10 +176,12 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   for (const VolumeConfig& volume : config.volumes) {
     plan.origins_bytes += origin_memory_bytes(volume, config.origin, plan.cores);
   }
+  if (!config.http.listen.empty()) plan.http_bytes = HttpServer::memory_bytes + http_texts_bytes;
   plan_disks(config, machine, plan);
   const uint64_t disks = plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes;
   const uint64_t fixed =
-      plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + plan.origins_bytes + disks;
+      plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + plan.origins_bytes +
+      plan.http_bytes + disks;
   const uint64_t rest = plan.limit_bytes > fixed ? plan.limit_bytes - fixed : 0;
   const uint64_t usable = rest > limits::huge_page_bytes ? rest - limits::huge_page_bytes : 0;
   const uint64_t arena = usable / (limits::block_bytes + frame_descriptor_bytes) * limits::block_bytes;
@@ -209,6 +214,7 @@ std::string describe(const Plan& plan) {
                           format_bytes_short(plan.entries.payload_bytes)));
   text += row("inodes", plan.inodes_bytes, fmt::format("at most {} a volume", plan.inodes_max));
   if (plan.origins_bytes > 0) text += row("origins", plan.origins_bytes, "connections, names");
+  if (plan.http_bytes > 0) text += row("HTTP", plan.http_bytes, "at most");
   if (plan.disk_staging_bytes > 0) {
     text += row("disk index", plan.disk_index_bytes, "at most");
     text += row("disk staging", plan.disk_staging_bytes,

@@ -34,6 +34,7 @@ struct Plan {
   uint32_t inodes_max = 0;               // each volume
   uint64_t kernel_bytes = 0;             // rings
   uint64_t origins_bytes = 0;            // connections, their buffers, names; all volumes
+  uint64_t http_bytes = 0;               // connections and texts of the endpoint
   uint64_t descriptors_bytes = 0;        // of L0 frames
   uint64_t disk_index_bytes = 0;         // index and eviction
   uint64_t disk_staging_core_bytes = 0;  // of each core's writer

@@ -46,7 +46,8 @@ Problems reload(Problems problems, const Config& fresh, Config& config, Config& 
   const std::vector<ConfigChange> changes = config_changes(written, fresh);
   for (const ConfigChange& change : changes) say_change(change);
   if (changes.empty()) say(log::Level::info, "reload: the configuration is the same");
-  config = merged;
+  // Not as a whole: others read what cannot be reloaded.
+  take_reloadable(config, written, fresh);
   take_reloadable(written, written, fresh);
   return {};
 }

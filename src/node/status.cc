@@ -75,7 +75,9 @@ Sums sum(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {
   for (const std::unique_ptr<Core>& core : cores) {
     const serve::Counters& counters = core->counters(volume);
     for (const Counter& counter : counters.requests) sums.requests += counter.value();
-    for (const Counter& counter : counters.errors) sums.errors += counter.value();
+    for (const auto& place : counters.errors) {
+      for (const Counter& counter : place) sums.errors += counter.value();
+    }
     for (unsigned tier = 0; tier < serve::tier_count; ++tier) sums.bytes[tier] += counters.bytes[tier].value();
     sums.reads += counters.reads.value();
     sums.memory_hits += counters.memory_hits.value();

@@ -47,7 +47,7 @@ void Reactor::turn(bool may_wait) {
     }
   }
   if (options_.epochs != nullptr) options_.epochs->leave(options_.core);
-  counters_.busy_ns += ring_->now_ns() - now_ns_;
+  counters_.busy_ns.add(ring_->now_ns() - now_ns_);
   ring_->submit_and_wait(timeout_ns);
   now_ns_ = ring_->now_ns();
   if (options_.epochs != nullptr) options_.epochs->enter(options_.core);

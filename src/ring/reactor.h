@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/counter.h"
 #include "base/epoch.h"
 #include "ring/op.h"
 #include "ring/ring.h"
@@ -40,7 +41,7 @@ struct ReactorCounters {
   uint64_t turns = 0;
   uint64_t sqes = 0;
   uint64_t cqes = 0;
-  uint64_t busy_ns = 0;            // time not spent in the wait
+  Counter busy_ns;                 // time not spent in the wait; read by others
   uint64_t posts_repeated = 0;     // the other ring was full for a moment
   uint64_t posts_undelivered = 0;  // the other reactor had ended
 };

@@ -4,6 +4,9 @@
 #include <array>
 
 #include "base/counter.h"
+#include "base/histogram.h"
+#include "base/result.h"
+#include "serve/operation_kind.h"
 
 namespace blobcache::serve {
 
@@ -11,15 +14,22 @@ namespace blobcache::serve {
 enum class Tier : uint8_t { memory, disk, peer, origin };
 inline constexpr unsigned tier_count = 4;
 
-// Where an error was handled; the names are in counters.cc's table and in the metrics.
+// Where an error was handled.
 enum class ErrorPlace : uint8_t { lookup, open, read, list, readlink, statfs, load, reply };
 inline constexpr unsigned error_place_count = 8;
+inline std::string_view error_place_name(ErrorPlace place) {
+  constexpr std::array<std::string_view, error_place_count> names{"lookup",   "open",   "read", "list",
+                                                                  "readlink", "statfs", "load", "reply"};
+  return names[static_cast<unsigned>(place)];
+}
 
 struct Counters {
   static constexpr unsigned opcodes = 64;
   std::array<Counter, opcodes> requests;
-  std::array<Counter, tier_count> bytes;
-  Counter reads;
+  std::array<Histogram, operation_kinds> latency;  // from a request's arrival to its reply
+  std::array<Counter, tier_count> bytes;           // replied to READs, each by the farthest tier that it waited for
+  std::array<Counter, tier_count> replies;         // those READs
+  Counter reads;                                   // all that came
   Counter memory_hits;
   Counter disk_hits;  // read straight into the reply
   Counter origin_reads;
@@ -39,7 +49,15 @@ struct Counters {
   Counter prefetch_in_flight_max;  // pieces at a time
   Counter interrupts;
   Counter deadlines;
-  std::array<Counter, error_place_count> errors;
+  std::array<std::array<Counter, code_count>, error_place_count> errors;
+
+  void add_error(ErrorPlace place, Code code) {
+    errors[static_cast<unsigned>(place)][static_cast<unsigned>(code)].add(1);
+  }
+  void add_reply(Tier tier, uint64_t reply_bytes) {
+    bytes[static_cast<unsigned>(tier)].add(reply_bytes);
+    replies[static_cast<unsigned>(tier)].add(1);
+  }
 };
 
 }  // namespace blobcache::serve

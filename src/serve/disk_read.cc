@@ -123,7 +123,8 @@ void VolumeServer::on_disk_read(Op& op, int32_t result, uint32_t) {
     self.note_tier(request, Tier::disk);
     self.end_trail(request);
     if (read.linked) {
-      self.counters_.bytes[static_cast<unsigned>(Tier::disk)].add(read.range.bytes);
+      self.counters_.add_reply(Tier::disk, read.range.bytes);
+      self.count_latency(request);
     } else {
       self.reply_read(request, *read.handle, read.range, Tier::disk);
     }

@@ -83,6 +83,8 @@ void VolumeServer::on_request(fuse::Slot& slot) {
   Request& request = requests_[slot.number];
   BC_ASSERT(request.disk_read.cqes_owed == 0);
   request.slot = &slot;
+  request.arrived_ns = now_ns();
+  request.kind = operation_kind(opcode);
   if (opcode == FUSE_READ) [[likely]] {
     read(request);
     return;
@@ -166,7 +168,7 @@ void VolumeServer::finish(Request& request) {
 }
 
 void VolumeServer::reply_failure(Request& request, ErrorPlace place, const Error& error, std::string_view key) {
-  counters_.errors[static_cast<unsigned>(place)].add(1);
+  counters_.add_error(place, error.code);
   const int os_errno = fuse::errno_of(error);
   if (os_errno == EIO) {
     BC_LOG(warn, "{}: {} of '{}' failed: {} (errno {})", volume().config.name, request.slot->in().opcode, key,
@@ -176,7 +178,7 @@ void VolumeServer::reply_failure(Request& request, ErrorPlace place, const Error
 }
 
 void VolumeServer::reply_given_up(Request& request, ErrorPlace place, std::string_view key) {
-  counters_.errors[static_cast<unsigned>(place)].add(1);
+  counters_.add_error(place, request.interrupted ? Code::canceled : Code::timeout);
   if (request.interrupted) {
     counters_.interrupts.add(1);
     reply_error(request, EINTR);

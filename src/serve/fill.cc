@@ -170,7 +170,7 @@ void VolumeServer::on_load_done(OriginCall& call) {
   BC_ASSERT(left != 0);
   if (call.failed) {
     const uint64_t delivered = load.blocks_in_run & ~left;
-    self.counters_.errors[static_cast<unsigned>(ErrorPlace::load)].add(1);
+    self.counters_.add_error(ErrorPlace::load, call.error.code);
     self.counters_.origin_bytes.add(static_cast<unsigned>(std::popcount(delivered)) * limits::block_bytes);
     // Who broke the protocol (an answer longer or shorter than it says) is not believed in what came before either.
     if (call.error.code != Code::protocol) self.write_behind(load, delivered);

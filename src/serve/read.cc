@@ -52,7 +52,7 @@ void VolumeServer::read(Request& request) {
 }
 
 void VolumeServer::reply_read(Request& request, Handle& handle, ReadRange range, Tier tier) {
-  counters_.bytes[static_cast<unsigned>(tier)].add(range.bytes);
+  counters_.add_reply(tier, range.bytes);
   const uint64_t end = range.offset + range.bytes;
   handle.expected_offset.store(end, std::memory_order_relaxed);
   // The kernel keeps what a buffered scan has read: ours may go first when room is needed.

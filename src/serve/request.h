@@ -29,6 +29,8 @@ struct Request : ListNode {
 
   VolumeServer* server = nullptr;
   fuse::Slot* slot = nullptr;
+  uint64_t arrived_ns = 0;  // the turn that it came in
+  OperationKind kind{};
   Event event;
   bool interrupted = false;
   bool timed_out = false;

@@ -57,6 +57,7 @@ struct Volume {
   fuse::Inodes inodes;
   Handles handles;
   BackingFiles backing_files;
+  std::atomic<bool> ended{false};                // its connection is gone on some core
   std::atomic<bool> passthrough_refused{false};  // the kernel took no backing file: not asked again
 
   // Whether files of this mount may ever be opened in passthrough mode; constant while it is served.

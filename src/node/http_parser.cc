@@ -1,0 +1,106 @@
+#include "node/http_parser.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <boost/beast/http/basic_parser.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/rfc7230.hpp>
+
+namespace blobcache::node {
+namespace {
+
+namespace http = boost::beast::http;
+using boost::beast::error_code;
+using Text = boost::beast::string_view;
+
+std::string lower(Text text) {
+  std::string out(text.data(), text.size());
+  std::transform(out.begin(), out.end(), out.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+  return out;
+}
+
+}  // namespace
+
+std::string_view HttpHead::query() const {
+  const size_t mark = target.find('?');
+  return mark == std::string::npos ? std::string_view() : std::string_view(target).substr(mark + 1);
+}
+
+std::string_view HttpHead::field(std::string_view name) const {
+  for (const auto& [field_name, value] : fields) {
+    if (field_name == name) return value;
+  }
+  return {};
+}
+
+// Beast's own message types keep a whole body; this hands on what comes.
+class HttpParser::Beast final : public http::basic_parser<true> {
+ public:
+  explicit Beast(HttpParser& parser) : parser_(parser) {
+    header_limit(head_bytes_max);
+    // As much as there is: whoever takes it counts. (Beast 1.74 takes "none" for 0.)
+    body_limit(std::numeric_limits<uint64_t>::max());
+  }
+
+ private:
+  void on_request_impl(http::verb, Text method, Text target, int, error_code& error) override {
+    parser_.head_.method.assign(method.data(), method.size());
+    parser_.head_.target.assign(target.data(), target.size());
+    error = {};
+  }
+  void on_response_impl(int, Text, int, error_code& error) override { error = http::error::bad_version; }
+  void on_field_impl(http::field, Text name, Text value, error_code& error) override {
+    parser_.head_.fields.emplace_back(lower(name), std::string(value.data(), value.size()));
+    error = {};
+  }
+  void on_header_impl(error_code& error) override { error = {}; }
+  void on_body_init_impl(const boost::optional<uint64_t>&, error_code& error) override { error = {}; }
+  std::size_t on_body_impl(Text body, error_code& error) override {
+    parser_.piece_ = {body.data(), body.size()};
+    error = {};
+    return body.size();
+  }
+  void on_chunk_header_impl(uint64_t, Text, error_code& error) override { error = {}; }
+  std::size_t on_chunk_body_impl(uint64_t, Text body, error_code& error) override { return on_body_impl(body, error); }
+  void on_finish_impl(error_code& error) override { error = {}; }
+
+  HttpParser& parser_;
+};
+
+HttpParser::HttpParser() { reset(); }
+HttpParser::~HttpParser() = default;
+
+void HttpParser::reset() {
+  head_ = {};
+  piece_ = {};
+  beast_ = std::make_unique<Beast>(*this);
+}
+
+bool HttpParser::done() const { return beast_->is_done(); }
+
+HttpParser::Step HttpParser::parse(std::string_view bytes, size_t* used) {
+  *used = 0;
+  piece_ = {};
+  if (beast_->is_done()) return Step::end;
+  const bool had_head = beast_->is_header_done();
+  while (!bytes.empty()) {
+    error_code error;
+    const size_t step = beast_->put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);
+    *used += step;
+    bytes.remove_prefix(step);
+    if (error == http::error::need_more) return Step::more;
+    if (error == http::error::header_limit) return Step::too_long;
+    if (error) return Step::bad;
+    if (!had_head && beast_->is_header_done()) {
+      if (const auto length = beast_->content_length()) head_.content_length = *length;
+      head_.keep_alive = beast_->keep_alive();
+      return Step::head;
+    }
+    if (!piece_.empty()) return Step::body;
+    if (beast_->is_done()) return Step::end;
+  }
+  return Step::more;
+}
+
+}  // namespace blobcache::node
