@@ -228,6 +228,7 @@ void PrefetchWindows::begin_steps(Stream& stream, const ByteRange& read, bool ba
     stream.steps = file_bytes_ <= stream.base ? 0 : (file_bytes_ - stream.base - 1) / stream.step_bytes + 1;
   }
   bound(stream, read.end() - 1);
+  expect_tail(stream, read);
 }
 
 void PrefetchWindows::set_layout(const Layout& layout, bool whole) {
@@ -240,6 +241,17 @@ void PrefetchWindows::set_layout(const Layout& layout, bool whole) {
 
 void PrefetchWindows::bound(Stream& stream, uint64_t position) const {
   if (layout_ != nullptr && !whole_ && stream.stride_bytes > 0) stream.piece_end = layout_->piece_end(position);
+}
+
+// A read around the first page of a piece is a fault of a mapped file. The next one is around its last page, where the C
+// library's copy goes from there, and its reader waits for it before all that lies between.
+void PrefetchWindows::expect_tail(Stream& stream, const ByteRange& read) const {
+  const size_t piece = layout_ == nullptr ? Layout::no_piece : layout_->piece_begun(read);
+  if (piece == Layout::no_piece || stream.stride_bytes < 0) return;
+  const ByteRange& extent = layout_->extents()[piece];
+  if (extent.offset - read.offset < read.bytes / 4 || extent.end() <= read.end()) return;
+  stream.tail_bytes = read.bytes;
+  if (!whole_) stream.piece_end = std::min(file_bytes_, extent.end() + read.bytes / 2);
 }
 
 uint64_t PrefetchWindows::steps_within_piece(const Stream& stream) const {
@@ -389,16 +401,30 @@ void PrefetchWindows::issue(Stream& stream, uint64_t goal, PrefetchBudget& budge
   const uint64_t end = stream.issued + granted / stream.step_bytes;
   totals_.asked_bytes += granted;
   for (uint64_t step = stream.issued; step < end; ++step) stream.mark(step);
+  // A step more on either side: pages are no steps.
+  const uint64_t tail_steps = stream.tail_bytes == 0 ? 0 : stream.tail_bytes / stream.step_bytes + 2;
+  const bool tail_first =
+      tail_steps > 0 && !whole_ && end == steps_within_piece(stream) && end - stream.issued > tail_steps;
+  stream.tail_bytes = 0;
+  if (tail_first) {
+    add_fetch(stream, end - tail_steps, end, plan);
+    add_fetch(stream, stream.issued, end - tail_steps, plan);
+    stream.issued = end;
+  }
   while (stream.issued < end) {
     const uint64_t until = stream.records ? stream.issued + 1 : end;
-    plan->fetches[plan->fetch_count++] = {.range = stream.range_of(stream.issued, until, file_bytes_),
-                                          .generation = stream.generation,
-                                          .stream = static_cast<uint8_t>(&stream - streams_.data()),
-                                          .descending = stream.stride_bytes < 0,
-                                          .scattered = stream.records,
-                                          .granted_bytes = (until - stream.issued) * stream.step_bytes};
+    add_fetch(stream, stream.issued, until, plan);
     stream.issued = until;
   }
+}
+
+void PrefetchWindows::add_fetch(Stream& stream, uint64_t first, uint64_t end, WindowPlan* plan) const {
+  plan->fetches[plan->fetch_count++] = {.range = stream.range_of(first, end, file_bytes_),
+                                        .generation = stream.generation,
+                                        .stream = static_cast<uint8_t>(&stream - streams_.data()),
+                                        .descending = stream.stride_bytes < 0,
+                                        .scattered = stream.records,
+                                        .granted_bytes = (end - first) * stream.step_bytes};
 }
 
 uint64_t PrefetchWindows::clear(Stream& stream, const Stream::Steps& steps) {

@@ -150,6 +150,7 @@ class PrefetchWindows {
     uint64_t used_bytes = 0;
     uint64_t unused_bytes = 0;
     uint64_t piece_end = 0;      // of the layout: where the piece ends in which it began; 0: none is known
+    uint64_t tail_bytes = 0;     // of the piece: fetched before what lies between
     uint64_t judged_cursor = 0;  // when the window was last looked at, and what was unused then
     uint64_t judged_unused_bytes = 0;
     std::array<uint64_t, marks_max / 64> marks{};  // asked for and neither read nor given up
@@ -179,9 +180,11 @@ class PrefetchWindows {
   void begin_steps(Stream& stream, const ByteRange& read, bool backward);
   // Up to step `goal`, as far as the budget and the plan have room.
   void issue(Stream& stream, uint64_t goal, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan);
+  void add_fetch(Stream& stream, uint64_t first, uint64_t end, WindowPlan* plan) const;
   uint64_t goal_of(const Stream& stream) const;
   uint64_t steps_within_piece(const Stream& stream) const;
   void bound(Stream& stream, uint64_t position) const;
+  void expect_tail(Stream& stream, const ByteRange& read) const;
   void end(Stream& stream, PrefetchBudget& budget, WindowPlan* plan);
   uint64_t clear(Stream& stream, const Stream::Steps& steps);
   void give_up(Stream& stream, uint64_t until, PrefetchBudget& budget, WindowPlan* plan);

@@ -4,7 +4,7 @@
 //
 // Only who reads the start of a file may be after its table of contents: a reader of anywhere costs nothing. What is needed is
 // looked for in memory at every read and when a piece of it has landed, and asked for once; a reader may be bringing it
-// himself. A table of more than a MiB would hold a core for more than 10 ms and is left alone, as is one that does not come.
+// himself. A table of more than 256 KiB would hold a core for more than 3 ms and is left alone, as is one that does not come.
 #include <algorithm>
 #include <array>
 #include <mutex>
@@ -18,7 +18,7 @@ namespace {
 using limits::block_bytes;
 
 constexpr uint64_t described_bytes_min = 8 * limits::MiB;  // a window is not larger than a quarter of a smaller one
-constexpr uint64_t table_bytes_max = limits::MiB;
+constexpr uint64_t table_bytes_max = 256 * limits::KiB;
 constexpr uint8_t looks_max = 200;
 constexpr unsigned steps_max = 4096;     // a look: GGUF has one for each word of its vocabulary
 constexpr uint64_t layouts_share = 256;  // of the arena, for all files

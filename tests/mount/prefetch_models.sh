@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Readers of files that describe themselves, from the disk: a model that is mapped and copied out tensor by tensor, in the order
 # of the file and in random order, as the safetensors package does (by the package itself where the machine has it), and a
-# loader of tar shards. Nearly all that they read has been fetched for them, and little else.
+# loader of tar shards. Nearly all that they read has been fetched for them, and little else. A model with a broken header is
+# a file like any other.
 TEST_DEADLINE_S=200
 source "$(dirname -- "$0")/disk_lib.sh"
 
@@ -66,8 +67,12 @@ for shard in range(4):
                 entry.size = size
                 tar.addfile(entry, io.BytesIO(os.urandom(size)))
 PYTHON
-settle "$source_dir/shard-3.tar"
-FILES=(model shard-0.tar shard-1.tar shard-2.tar shard-3.tar)
+{
+  printf '\x00\x10\x00\x00\x00\x00\x00\x00{"layer": {"dtype": "F32", "data_offsets": [0, '
+  head -c 20000000 "$source_dir/model"
+} >"$source_dir/broken"
+settle "$source_dir/broken"
+FILES=(broken model shard-0.tar shard-1.tar shard-2.tar shard-3.tar)
 all_verified() { verified_is "$(total_bytes "$source_dir" "${FILES[@]}")" "${FILES[@]}"; }
 
 prefetched() { status "volume['prefetch']['$1']"; }
@@ -115,6 +120,8 @@ for shard in (2, 0, 3, 1):
 PYTHON
   FORESEEN_PERCENT=70 # the start of a file is read before anything is known of its reader
   well_foreseen shard-0.tar shard-1.tar shard-2.tar shard-3.tar
+  compare broken
+  well_foreseen broken shard-0.tar shard-1.tar shard-2.tar shard-3.tar
   stop_mount "$mnt"
 }
 with_each_transport check

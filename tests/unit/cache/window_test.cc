@@ -358,6 +358,24 @@ TEST_CASE("who reads one tensor has no other fetched for him, and who reads one 
   follower.stop();
 }
 
+TEST_CASE("who faults at the start of a tensor has the end of it fetched first") {
+  constexpr uint64_t tensor = 4 * MiB;
+  const std::string header = safetensors_header(40, tensor);
+  const uint64_t file_bytes = header.size() + 40 * tensor;
+  const std::unique_ptr<Layout> layout = layout_of(header, file_bytes);
+  Follower follower(file_bytes);
+  follower.windows.set_layout(*layout);
+  follower.pattern_options.trigger_reads = 1;
+  const uint64_t start = header.size() + 20 * tensor;
+  follower.read({start / (4 * KiB) * (4 * KiB) - 256 * KiB, 512 * KiB});
+  REQUIRE(follower.fetches.size() == 2);
+  CHECK(follower.fetches[0].range.offset <= start + tensor - 256 * KiB);
+  CHECK(follower.fetches[0].range.end() >= start + tensor + 128 * KiB);
+  CHECK(follower.fetches[1].range.end() == follower.fetches[0].range.offset);
+  CHECK(follower.fetches[1].range.offset <= start + 256 * KiB);
+  follower.stop();
+}
+
 TEST_CASE("a layout that is learned late bounds what is fetched from then on") {
   const std::string header = safetensors_header(40, 32 * MiB);
   const uint64_t file_bytes = header.size() + 40 * 32 * MiB;
