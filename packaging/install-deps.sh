@@ -3,7 +3,7 @@
 #   install-deps.sh build   what compiles and runs the program
 #   install-deps.sh test    and what its tests use
 #   install-deps.sh ci      and the second compiler with its sanitizers
-# Without recommended packages: none of these brings a service that would be started.
+# Without recommended packages, and without starting the service that prometheus (for promtool) brings.
 # Exit: 0 all there, 3 something is missing and cannot be had (it is named).
 # shellcheck disable=SC2034 # the lists are used by name
 set -euo pipefail
@@ -14,7 +14,7 @@ case $profile in build | test | ci) ;; *) echo "usage: $0 build|test|ci" >&2; ex
 # doctest comes without a pkg-config file on Debian: meson finds it through cmake.
 apt_build=(meson ninja-build pkg-config g++ git python3 liburing-dev libfuse3-dev fuse3 libxxhash-dev libcli11-dev
   libtomlplusplus-dev libfmt-dev libssl-dev libcurl4-openssl-dev libpugixml-dev nlohmann-json3-dev libboost-dev)
-apt_test=(doctest-dev cmake ccache fio strace sqlite3 attr xfsprogs e2fsprogs xxhash)
+apt_test=(doctest-dev cmake ccache fio strace sqlite3 attr xfsprogs e2fsprogs xxhash prometheus)
 apt_ci=(clang-19 libclang-rt-19-dev)
 # Better with it, but its absence stops nothing: the format test then says what it did not check.
 apt_test_optional=(clang-format-19)
@@ -23,7 +23,7 @@ dnf_build=(meson ninja-build pkgconf-pkg-config gcc-c++ git-core python3 liburin
   cli11-devel tomlplusplus-devel fmt-devel openssl-devel libcurl-devel pugixml-devel json-devel boost-devel)
 dnf_test=(doctest-devel cmake ccache fio strace sqlite attr xfsprogs e2fsprogs xxhash)
 dnf_ci=(clang compiler-rt)
-dnf_test_optional=()
+dnf_test_optional=(golang-github-prometheus)
 
 choose() { # BUILD TEST CI OPTIONAL, the names of four lists: fills wanted and optional for the profile
   local -n build=$1 test=$2 ci=$3 test_optional=$4
@@ -48,6 +48,18 @@ fail() {
   exit 3
 }
 
+without_services() { # COMMAND...: what it installs starts nothing
+  local policy=/usr/sbin/policy-rc.d made=0 status=0
+  if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    made=1
+  fi
+  "$@" || status=$?
+  if ((made == 1)); then rm -f "$policy"; fi
+  return "$status"
+}
+
 need_root() {
   [[ $(id -u) -eq 0 ]] || fail "missing: $* - install them, or run this as root (sudo)"
 }
@@ -66,7 +78,7 @@ if command -v apt-get >/dev/null; then
       if apt-cache show "$package" >/dev/null 2>&1; then missing+=("$package"); fi
     done
     if [[ ${#missing[@]} -gt 0 ]]; then
-      apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+      without_services apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
         fail "apt-get could not install: ${missing[*]}"
     fi
   fi
