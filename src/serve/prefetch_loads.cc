@@ -20,7 +20,6 @@
 #include <array>
 #include <bit>
 
-#include "base/trace.h"
 #include "serve/prefetch.h"
 #include "serve/volume_server.h"
 
