@@ -75,7 +75,7 @@ bool VolumeServer::find_run(Load& load) {
 
 // With a reference; null: it has to be opened.
 DiskFile* VolumeServer::file_for(Handle& handle, const DiskView& view) {
-  DiskFile* file = handle.disk_file.load(std::memory_order_acquire);
+  DiskFile* file = handle.disk_files.current();
   if (file != nullptr && leads_to(view, handle.object, *file) && !file->gone.load(std::memory_order_acquire)) {
     disk().reference(*file);
     return file;

@@ -55,26 +55,24 @@ bool VolumeServer::disk_hit(Request& request, Handle& handle, ReadRange range) {
   return true;
 }
 
-// The handle's file; asked for when it has none yet. Null: nothing of the object is on disk, or its file is not open.
+// The handle's file; asked for when it has none yet, or the one that it had is gone (the object was evicted, or damaged, and
+// may have been cached again). Null: nothing of the object is on disk, or its file is not open.
 DiskFile* VolumeServer::disk_file_of(Handle& handle, uint64_t position) {
-  DiskFile* file = handle.disk_file.load(std::memory_order_acquire);
-  if (file != nullptr) return file;
+  DiskFile* file = handle.disk_files.current();
+  if (file != nullptr && !file->gone.load(std::memory_order_acquire)) return file;
   DiskView view;
   if (!disk().find(handle.object, position, &view)) return nullptr;
   file = disk().try_file(handle.object, view);
   if (file == nullptr) return nullptr;
   remember_disk_file(handle, *file);
   disk().release(*file);
-  return handle.disk_file.load(std::memory_order_acquire);
+  return handle.disk_files.current();
 }
 
-// The handle keeps the first file that it gets until it ends: others may be using it. One that is gone meanwhile only sends
-// its readers the long way.
 void VolumeServer::remember_disk_file(Handle& handle, DiskFile& file) {
-  if (handle.disk_file.load(std::memory_order_relaxed) != nullptr) return;
+  if (handle.disk_files.current() == &file || file.gone.load(std::memory_order_acquire)) return;
   disk().reference(file);
-  DiskFile* none = nullptr;
-  if (!handle.disk_file.compare_exchange_strong(none, &file, std::memory_order_acq_rel)) disk().release(file);
+  if (!handle.disk_files.keep(file)) disk().release(file);
 }
 
 // Between enter and leave. view_out: of the last span.

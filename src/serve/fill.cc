@@ -208,9 +208,7 @@ void VolumeServer::end_load(Load& load) {
 
 void VolumeServer::release_handle(Handle& handle) {
   if (!volume().handles.release(handle)) return;
-  if (DiskFile* file = handle.disk_file.exchange(nullptr, std::memory_order_acq_rel); file != nullptr) {
-    disk().release(*file);
-  }
+  while (DiskFile* file = handle.disk_files.take()) disk().release(*file);
   delete handle.prefetch.exchange(nullptr, std::memory_order_acq_rel);
   if (handle.origin_fd >= 0) volume().origin->close(reactor(), handle.origin_fd);
   volume().handles.put_back(handle);

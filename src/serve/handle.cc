@@ -67,7 +67,7 @@ void Handles::put_back(Handle& handle) {
   handle.mode = OpenMode::untold;
   handle.expected_offset.store(0, std::memory_order_relaxed);
   handle.visited_position.store(Handle::no_position, std::memory_order_relaxed);
-  BC_ASSERT(handle.disk_file.load(std::memory_order_relaxed) == nullptr);
+  BC_ASSERT(handle.disk_files.current() == nullptr);
   handle.next_free = free_;
   free_ = handle.index;
   open_.fetch_sub(1, std::memory_order_relaxed);

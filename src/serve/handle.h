@@ -14,10 +14,10 @@
 #include "base/file_info.h"
 #include "base/object_id.h"
 #include "base/spinlock.h"
-#include "cache/disk_file.h"
 #include "cache/disk_jobs.h"
 #include "fuse/inodes.h"
 #include "origin/origin.h"
+#include "serve/kept_files.h"
 
 namespace blobcache::serve {
 
@@ -50,8 +50,8 @@ struct Handle {
   static constexpr uint64_t no_position = ~uint64_t{0};
   std::atomic<uint64_t> visited_position{no_position};
 
-  // Where the object lies on disk, with a reference of this handle's; set once, by whichever core first found it open.
-  std::atomic<DiskFile*> disk_file{nullptr};
+  // Where the object lies on disk; by whichever core first found it open.
+  KeptFiles disk_files;
   // What its readers do; made at its first miss, ends with the handle.
   std::atomic<FilePrefetch*> prefetch{nullptr};
   // For the end of the last passthrough open: here, so that there is always one.

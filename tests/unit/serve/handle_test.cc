@@ -34,6 +34,26 @@ TEST_CASE("handles: found once published, gone once put back, and the old number
   CHECK(handles.get(~uint64_t{0}) == nullptr);
 }
 
+TEST_CASE(
+    "handles: the newest of its files is used, each is given back once, and no more are kept than there is room for") {
+  Handles handles;
+  Handle* handle = handles.take();
+  REQUIRE(handle != nullptr);
+  DiskFile files[KeptFiles::files_max + 1];
+  CHECK(handle->disk_files.current() == nullptr);
+  for (unsigned i = 0; i < KeptFiles::files_max; ++i) {
+    CHECK(handle->disk_files.keep(files[i]));
+    CHECK(!handle->disk_files.keep(files[i]));
+    CHECK(handle->disk_files.current() == &files[i]);
+  }
+  CHECK(!handle->disk_files.keep(files[KeptFiles::files_max]));
+  CHECK(handle->disk_files.current() == &files[KeptFiles::files_max - 1]);
+  for (unsigned i = 0; i < KeptFiles::files_max; ++i) CHECK(handle->disk_files.take() == &files[i]);
+  CHECK(handle->disk_files.take() == nullptr);
+  CHECK(handles.release(*handle));
+  handles.put_back(*handle);
+}
+
 TEST_CASE("handles: taken and put back by several threads while others look") {
   Handles handles;
   std::atomic<bool> done{false};
