@@ -15,7 +15,9 @@ int main(int argc, char** argv) {
       Command{"path", "the backing file of a file that is whole on disk", path_command},
       Command{"doctor", "check this machine, and say what to change", doctor_command},
       Command{"config", "check, show or explain the configuration", config_command},
+      Command{"report", "a support bundle, without secrets", report_command},
       Command{"version", "version, build and what this kernel offers", version_command},
+      Command{"generate", "", generate_command},
   };
   return run_command(commands, argc, argv);
 }

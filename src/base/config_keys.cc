@@ -302,6 +302,10 @@ constexpr std::array keys{
     text<&C::log, &LogConfig::file>(
         "log.file", "", "file",
         "where a daemon writes its log; empty: NAME.log beside the control socket (in the foreground: stderr)"),
+    duration<&C::log, &LogConfig::slow_request_ns>(
+        "log.slow_request", "1s", "duration",
+        "a request that takes longer is a line in the log with the time spent in each tier; 0s: no such lines", timeout,
+        reloads),
 };
 
 }  // namespace

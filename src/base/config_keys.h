@@ -50,7 +50,7 @@ unsigned edit_distance(std::string_view a, std::string_view b);
 std::optional<std::string> store_value(const Key& key, void* base, std::string_view text);
 // What store_value reads back as the same value; secrets as they are.
 std::string value_text(const Key& key, const void* base);
-// As value_text, for eyes: secrets as (set), passwords in URLs as ***.
+// As value_text, for eyes: secrets as (set), and redacted (base/secrets.h).
 std::string value_text_shown(const Key& key, const void* base);
 
 }  // namespace blobcache

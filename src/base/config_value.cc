@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/config_keys.h"
+#include "base/secrets.h"
 
 namespace blobcache {
 namespace {
@@ -83,19 +84,9 @@ std::optional<std::string> store_scaled(const Key& key, void* base, const Parsed
   return store_parsed<uint64_t>(key, base, parsed);
 }
 
-// https://user:password@host/ -> https://***@host/
-std::string without_password(std::string text) {
-  const size_t scheme = text.find("://");
-  if (scheme == std::string::npos) return text;
-  const size_t host = scheme + 3;
-  const size_t at = text.substr(0, text.find('/', host)).rfind('@');
-  if (at != std::string::npos && at > host) text.replace(host, at - host, "***");
-  return text;
-}
-
 std::string join(const std::vector<std::string>& items, bool shown) {
   std::string out;
-  for (const std::string& item : items) out += (out.empty() ? "" : ",") + (shown ? without_password(item) : item);
+  for (const std::string& item : items) out += (out.empty() ? "" : ",") + (shown ? redacted(item) : item);
   return out;
 }
 
@@ -154,7 +145,7 @@ std::string value_text_shown(const Key& key, const void* base) {
   if (key.type == KeyType::list) {
     return join(member<std::vector<std::string>>(key, const_cast<void*>(base)), true);  // NOLINT: as above
   }
-  return without_password(text);
+  return redacted(text);
 }
 
 const Key* find_key(std::string_view name) {

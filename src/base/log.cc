@@ -6,6 +6,8 @@
 
 #include <unistd.h>
 
+#include "base/secrets.h"
+
 namespace blobcache::log {
 namespace {
 
@@ -82,7 +84,7 @@ bool Site::try_pass(uint32_t* held_back_out) {
   return false;
 }
 
-void write_line(Level level, std::string_view message, uint32_t held_back) {
+void write_line(Level level, std::string_view text, uint32_t held_back, std::span<const Field> fields) {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
   tm utc{};
@@ -92,17 +94,23 @@ void write_line(Level level, std::string_view message, uint32_t held_back) {
   const int millis = static_cast<int>(now.tv_nsec / 1'000'000);
   const std::string_view time(time_text, time_bytes);
 
-  message = message.substr(0, line_bytes_max);
+  const std::string message = redacted(text).substr(0, line_bytes_max);
   fmt::memory_buffer line;
   auto out = std::back_inserter(line);
   if (json_now.load(std::memory_order_relaxed)) {
     fmt::format_to(out, R"({{"time":"{}.{:03}Z","level":"{}","message":)", time, millis, level_name(level));
     append_json_string(line, message);
+    for (const Field& field : fields) {
+      if (!field.name.empty()) fmt::format_to(out, R"(,"{}":{})", field.name, field.value);
+    }
     if (held_back > 0) fmt::format_to(out, R"(,"held_back":{})", held_back);
     fmt::format_to(out, "}}\n");
   } else {
     fmt::format_to(out, "{}.{:03}Z {:<5} ", time, millis, level_name(level));
     append_text(line, message);
+    for (const Field& field : fields) {
+      if (!field.name.empty()) fmt::format_to(out, " {}={}", field.name, field.value);
+    }
     if (held_back > 0) fmt::format_to(out, " ({} like it held back)", held_back);
     line.push_back('\n');
   }

@@ -12,5 +12,7 @@ int path_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);
 int config_command(int argc, char** argv);
 int version_command(int argc, char** argv);
+int report_command(int argc, char** argv);
+int generate_command(int argc, char** argv);
 
 }  // namespace blobcache::cli

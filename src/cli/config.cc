@@ -12,7 +12,7 @@ namespace blobcache::cli {
 namespace {
 
 int print_problems(const Problems& problems) {
-  for (const std::string& problem : problems) fmt::print(stderr, "blobcache: {}\n", problem);
+  for (const std::string& problem : problems) refuse(exit_failed, problem);
   return exit_failed;
 }
 

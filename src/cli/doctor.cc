@@ -14,6 +14,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/config.h"
+#include "base/secrets.h"
 #include "cli/bounded.h"
 #include "cli/checks.h"
 #include "cli/command.h"
@@ -124,7 +125,7 @@ int doctor_command(int argc, char** argv) {
   } else if (!source.empty()) {
     checks.push_back(look_at_source(source));
   }
-  fmt::print("{}", json ? render_checks_json(checks) : render_checks(checks));
+  fmt::print("{}", redacted(json ? render_checks_json(checks) : render_checks(checks)));
   const bool missing =
       std::any_of(checks.begin(), checks.end(), [](const Check& c) { return c.state == State::missing; });
   return missing ? exit_lacking : exit_done;

@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/facts.h"
 #include "cli/git_hash.h"
+#include "cli/version.h"
 
 namespace blobcache::cli {
 namespace {
@@ -29,13 +30,7 @@ std::string trimmed(std::string_view text) { return std::string(text.substr(0, t
 
 }  // namespace
 
-int version_command(int argc, char** argv) {
-  CLI::App app("Version, git hash, compiler, and the features found on this kernel.", "blobcache version");
-  bool json = false;
-  app.add_flag("--json", json, "for programs");
-  app.footer("Example:\n  blobcache version --json");
-  if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
-
+std::string version_text(bool json) {
   const Facts facts = read_facts();
   const std::array offered{
       Offered{"io_uring", facts.uring.available && facts.uring.all_opcodes},
@@ -50,16 +45,26 @@ int version_command(int argc, char** argv) {
     for (const Offered& feature : offered) {
       list += fmt::format("{}\"{}\":{}", list.empty() ? "" : ",", feature.name, feature.there);
     }
-    fmt::print(
+    return fmt::format(
         "{{\"version\":\"{}\",\"git\":\"{}\",\"compiler\":{},\"kernel\":{},\"features\":{{{}}},"
         "\"max_request_bytes\":{}}}\n",
         BLOBCACHE_VERSION, BLOBCACHE_GIT_HASH, json_string(trimmed(compiler)), json_string(facts.kernel_release), list,
         request_bytes);
-    return exit_done;
   }
   for (const Offered& feature : offered) list += fmt::format(" {}{}", feature.there ? "+" : "-", feature.name);
-  fmt::print("blobcache {} ({}, {})\nkernel    {}\nfeatures {}\nrequests  up to {}\n", BLOBCACHE_VERSION,
-             BLOBCACHE_GIT_HASH, trimmed(compiler), facts.kernel_release, list, format_bytes_short(request_bytes));
+  return fmt::format("blobcache {} ({}, {})\nkernel    {}\nfeatures {}\nrequests  up to {}\n", BLOBCACHE_VERSION,
+                     BLOBCACHE_GIT_HASH, trimmed(compiler), facts.kernel_release, list,
+                     format_bytes_short(request_bytes));
+}
+
+int version_command(int argc, char** argv) {
+  CLI::App app("Version, git hash, compiler, and the features found on this kernel.", "blobcache version");
+  bool json = false;
+  app.add_flag("--json", json, "for programs");
+  app.footer("Example:\n  blobcache version --json");
+  if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
+
+  fmt::print("{}", version_text(json));
   return exit_done;
 }
 

@@ -94,7 +94,7 @@ Outcome make_volumes(const Config& config, SharedState& shared) {
     volume->number = static_cast<unsigned>(shared.volumes.size());
     volume->config = volume_config;
     volume->origin_config = config.origin;
-    volume->live.set(config.fuse, config.origin);
+    volume->live.set(config.fuse, config.origin, config.log);
     std::string why;
     Result<std::unique_ptr<Origin>> origin = open_origin(volume_config, config.origin, &why);
     if (!origin) return failed(why);

@@ -44,6 +44,7 @@ struct OriginCall {
   Error error{};
   bool failed = false;
   Reactor* home = nullptr;
+  uint64_t request_id = 0;  // of the user's request that it is made for, for log lines; 0: none
 
   // For the origin's own use while the call is in flight.
   Origin* origin = nullptr;

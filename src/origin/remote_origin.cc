@@ -228,17 +228,18 @@ void RemoteOrigin::on_read(HttpRequest& request) {
   // Deleted since it was opened: its old bytes are gone.
   if (why.code == Code::not_found) why = {Code::stale, ESTALE};
   if (why.code == Code::stale) job->origin->names_.forget(call.key);
-  job->origin->tell_failure("reading", call.key, request);
+  job->origin->tell_failure("reading", call.key, request, call.request_id);
   call.finish_failed(why);
 }
 
-void RemoteOrigin::tell_failure(std::string_view doing, std::string_view key, const HttpRequest& request) {
+void RemoteOrigin::tell_failure(std::string_view doing, std::string_view key, const HttpRequest& request,
+                                uint64_t request_id) {
   const std::string what = fmt::format("{} '{}' of {}", doing, key, options_.volume.source);
   const std::string sentence = failure_sentence(request, http_options_, what, said_by(request));
   uint64_t left_unsaid = 0;
   if (sentence.empty() || !failure_lines_.may_say(request.client->home().now_ns(), &left_unsaid)) return;
-  BC_LOG(warn, "{}{}", sentence,
-         left_unsaid > 0 ? fmt::format(" ({} more since the last such line)", left_unsaid) : "");
+  BC_LOG_REQUEST(warn, request_id, "{}{}", sentence,
+                 left_unsaid > 0 ? fmt::format(" ({} more since the last such line)", left_unsaid) : "");
 }
 
 void RemoteOrigin::begin_readlink(Reactor& home, ReadlinkCall& call) {

@@ -104,7 +104,8 @@ class RemoteOrigin : public Origin {
   // The server's own word for why it refused, from an answer's body; empty: it gave none.
   virtual std::string said_by(const HttpRequest& request) const = 0;
   // Says in the log what failed; the answers that are none ("not found") need no words.
-  void tell_failure(std::string_view doing, std::string_view key, const HttpRequest& request);
+  // request_id: of the user's request behind it; 0: none.
+  void tell_failure(std::string_view doing, std::string_view key, const HttpRequest& request, uint64_t request_id = 0);
 
   // Before any core runs: asks, waits (half a minute at most) and leaves the answer in the request. False: there was no ring
   // to ask with, *why says so.

@@ -21,6 +21,7 @@ void VolumeServer::on_call_done(OriginCall& base) {
     self.dispose(call);
     return;
   }
+  call.server->note_tier(*call.request, Tier::origin);
   call.request->event.set();
 }
 
@@ -30,6 +31,7 @@ Pending<Call>* VolumeServer::take_call(Pool<Pending<Call>>& pool, Request& reque
   if (call == nullptr) return nullptr;
   call->server = this;
   call->request = &request;
+  call->request_id = request.trail.id;
   call->done = false;
   call->failed = false;
   call->on_done = &VolumeServer::on_call_done<Call>;

@@ -19,6 +19,7 @@
 // alone by those who come later (cache/disk_health.h), and loads are taken from it (disk_patience.cc).
 #include <algorithm>
 
+#include "base/trace.h"
 #include "cache/disk_check.h"
 #include "serve/volume_server.h"
 
@@ -106,6 +107,7 @@ void VolumeServer::begin_disk_read(Request& request, const DiskFile& file, const
   }
   if (!read.linked) return;
   link_next(sqe);
+  BC_TRACE(reply, slot.unique, read.range.bytes, 0);
   slot.transport->reply_linked(slot, read.range.bytes);
 }
 
@@ -123,6 +125,8 @@ void VolumeServer::on_disk_read(Op& op, int32_t result, uint32_t) {
     if (read.linked) {
       self.counters_.add_reply(Tier::disk, read.range.bytes);
       self.count_latency(request);
+      BC_TRACE(tier, request.trail.id, static_cast<unsigned>(Tier::disk), read.range.bytes, read.range.offset);
+      BC_TRACE(request_end, request.trail.id);
     } else {
       self.reply_read(request, *read.handle, read.range, Tier::disk);
     }

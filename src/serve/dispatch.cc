@@ -5,8 +5,10 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "fuse/reply.h"
 #include "serve/caller.h"
+#include "serve/operation.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::serve {
@@ -80,6 +82,7 @@ VolumeServer::~VolumeServer() { BC_ASSERT(tasks_running_ == 0); }
 void VolumeServer::on_request(fuse::Slot& slot) {
   const uint32_t opcode = slot.in().opcode;
   counters_.requests[opcode < Counters::opcodes ? opcode : 0].add(1);
+  BC_TRACE(request_begin, slot.unique, opcode, slot.in().nodeid);
   Request& request = requests_[slot.number];
   BC_ASSERT(request.disk_read.cqes_owed == 0);
   request.slot = &slot;
@@ -137,11 +140,29 @@ void VolumeServer::dispatch_meta(Request& request, uint32_t opcode) {
   }
 }
 
+void send_reply(fuse::Slot& slot, uint32_t bytes) {
+  BC_TRACE(reply, slot.unique, bytes, 0);
+  BC_TRACE(request_end, slot.unique);
+  slot.transport->reply(slot, bytes);
+}
+
+void send_error(fuse::Slot& slot, int os_errno) {
+  BC_TRACE(reply, slot.unique, 0, os_errno);
+  BC_TRACE(request_end, slot.unique);
+  slot.transport->reply_error(slot, os_errno);
+}
+
+void send_nothing(fuse::Slot& slot) {
+  BC_TRACE(request_end, slot.unique);
+  slot.transport->no_reply(slot);
+}
+
 void VolumeServer::begin(Request& request, Task task) {
   ++tasks_running_;
   request.interrupted = false;
   request.timed_out = false;
   request.event.reset();
+  begin_trail(request);
   request.deadline_ns = now_ns() + volume().live.deadline_ns;
   reactor().arm_at(request.watch, std::min(request.deadline_ns, now_ns() + watch_ns));
   std::move(task).begin();
@@ -163,6 +184,7 @@ void Request::on_watch(Timer& timer) {
 void VolumeServer::finish(Request& request) {
   BC_ASSERT(request.cancel_wait == nullptr && tasks_running_ > 0);
   if (request.watch.armed()) reactor().cancel(request.watch);
+  end_trail(request);
   --tasks_running_;
   become_idle_if_done();
 }
@@ -171,8 +193,8 @@ void VolumeServer::reply_failure(Request& request, ErrorPlace place, const Error
   counters_.add_error(place, error.code);
   const int os_errno = fuse::errno_of(error);
   if (os_errno == EIO) {
-    BC_LOG(warn, "{}: {} of '{}' failed: {} (errno {})", volume().config.name, request.slot->in().opcode, key,
-           code_name(error.code), error.os_errno);
+    BC_LOG_REQUEST(warn, request.trail.id, "{}: {} of '{}' failed: {} (errno {})", volume().config.name,
+                   operation_name(request.trail.opcode), key, code_name(error.code), error.os_errno);
   }
   reply_error(request, os_errno);
 }
@@ -185,14 +207,15 @@ void VolumeServer::reply_given_up(Request& request, ErrorPlace place, std::strin
     return;
   }
   counters_.deadlines.add(1);
-  BC_LOG(warn, "{}: the origin did not answer for '{}' within the deadline (origin.deadline); the reader gets EIO",
-         volume().config.name, key);
+  BC_LOG_REQUEST(warn, request.trail.id,
+                 "{}: the origin did not answer for '{}' within the deadline (origin.deadline); the reader gets EIO",
+                 volume().config.name, key);
   reply_error(request, EIO);
 }
 
 void VolumeServer::on_forget(fuse::Slot& slot) {
   volume().inodes.forget(slot.in().nodeid, slot.argument<fuse_forget_in>().nlookup);
-  slot.transport->no_reply(slot);
+  send_nothing(slot);
 }
 
 void VolumeServer::on_batch_forget(fuse::Slot& slot) {
@@ -200,12 +223,12 @@ void VolumeServer::on_batch_forget(fuse::Slot& slot) {
   const uint32_t count = slot.argument<fuse_batch_forget_in>().count;
   const auto* ones = reinterpret_cast<const fuse_forget_one*>(slot.body);
   for (uint32_t i = 0; i < count && i < fitting; ++i) volume().inodes.forget(ones[i].nodeid, ones[i].nlookup);
-  slot.transport->no_reply(slot);
+  send_nothing(slot);
 }
 
 void VolumeServer::on_interrupt(fuse::Slot& slot) {
   const uint64_t unique = slot.argument<fuse_interrupt_in>().unique;
-  slot.transport->no_reply(slot);
+  send_nothing(slot);
   options_.interrupts->broadcast_interrupt(unique);
 }
 

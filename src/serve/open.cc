@@ -198,6 +198,7 @@ void VolumeServer::on_armed(DiskJob& job) {
   VolumeServer& self = *arming.server;
   arming.done = true;
   if (arming.request != nullptr) {
+    self.note_tier(*arming.request, Tier::disk);
     arming.request->event.set();
   } else {
     self.dispose(arming);

@@ -20,6 +20,7 @@
 #include <array>
 #include <bit>
 
+#include "base/trace.h"
 #include "serve/prefetch.h"
 #include "serve/volume_server.h"
 
@@ -315,6 +316,7 @@ Prefetcher::Step Prefetcher::begin(FilePrefetch& file, const WindowRange& range,
   ++(piece->at_origin ? at_origin_ : at_disk_);
   if (piece->at_origin) server_.volume().prefetch_at_origin.fetch_add(1, std::memory_order_relaxed);
   server_.counters_.prefetch_pieces.add(1);
+  BC_TRACE(prefetch, handle.node, wanted.offset, wanted.bytes, piece->at_origin);
   Counter& most = server_.counters_.prefetch_in_flight_max;
   if (pieces_out_ > most.value()) most.add(pieces_out_ - most.value());
   begin_loads(*piece);

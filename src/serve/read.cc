@@ -10,6 +10,7 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::serve {
@@ -53,6 +54,7 @@ void VolumeServer::read(Request& request) {
 
 void VolumeServer::reply_read(Request& request, Handle& handle, ReadRange range, Tier tier) {
   counters_.add_reply(tier, range.bytes);
+  BC_TRACE(tier, request.slot->unique, static_cast<unsigned>(tier), range.bytes, range.offset);
   const uint64_t end = range.offset + range.bytes;
   handle.expected_offset.store(end, std::memory_order_relaxed);
   // The kernel keeps what a buffered scan has read: ours may go first when room is needed.

@@ -21,12 +21,13 @@ namespace blobcache::serve {
 
 // What may change while requests are served (SIGHUP), each value for itself.
 struct LiveSettings {
-  void set(const FuseConfig& fuse, const OriginConfig& origin) {
+  void set(const FuseConfig& fuse, const OriginConfig& origin, const LogConfig& log) {
     entry_timeout_ns = fuse.entry_timeout_ns;
     attr_timeout_ns = fuse.attr_timeout_ns;
     negative_timeout_ns = fuse.negative_timeout_ns;
     deadline_ns = origin.deadline_ns;
     range_bytes = origin.range_bytes;
+    slow_request_ns = log.slow_request_ns == 0 ? UINT64_MAX : log.slow_request_ns;
   }
   struct Value : std::atomic<uint64_t> {
     operator uint64_t() const { return load(std::memory_order_relaxed); }
@@ -37,6 +38,7 @@ struct LiveSettings {
   Value negative_timeout_ns;
   Value deadline_ns;
   Value range_bytes;
+  Value slow_request_ns;
 };
 
 struct Volume {

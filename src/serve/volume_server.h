@@ -20,6 +20,7 @@
 #include "serve/counters.h"
 #include "serve/disk_range.h"
 #include "serve/prefetch.h"
+#include "serve/reply.h"
 #include "serve/request.h"
 #include "serve/volume.h"
 
@@ -168,11 +169,11 @@ class VolumeServer final : public fuse::RequestHandler {
   void finish(Request& request);
   void reply(Request& request, uint32_t bytes) {
     count_latency(request);
-    request.slot->transport->reply(*request.slot, bytes);
+    send_reply(*request.slot, bytes);
   }
   void reply_error(Request& request, int os_errno) {
     count_latency(request);
-    request.slot->transport->reply_error(*request.slot, os_errno);
+    send_error(*request.slot, os_errno);
   }
   // The clock, not the time of the turn: what a turn itself takes is most of a hit's time.
   void count_latency(const Request& request) {

@@ -61,11 +61,11 @@ bool is_ours(std::string_view name) {
 void reply_bytes(fuse::Slot& slot, std::string_view value, uint32_t size) {
   if (size == 0) {
     slot.reply_as<fuse_getxattr_out>().size = static_cast<uint32_t>(value.size());
-    return slot.transport->reply(slot, sizeof(fuse_getxattr_out));
+    return send_reply(slot, sizeof(fuse_getxattr_out));
   }
-  if (value.size() > size || value.size() > slot.payload_bytes) return slot.transport->reply_error(slot, ERANGE);
+  if (value.size() > size || value.size() > slot.payload_bytes) return send_error(slot, ERANGE);
   std::memcpy(slot.payload, value.data(), value.size());
-  slot.transport->reply(slot, static_cast<uint32_t>(value.size()));
+  send_reply(slot, static_cast<uint32_t>(value.size()));
 }
 
 }  // namespace

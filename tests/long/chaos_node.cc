@@ -300,7 +300,7 @@ std::string Node::open() {
   const Config defaults;
   volume->config.name = "chaos";
   volume->origin_config = defaults.origin;
-  volume->live.set(defaults.fuse, defaults.origin);
+  volume->live.set(defaults.fuse, defaults.origin, defaults.log);
   volume->identity = "chaos";
   volume->memory = memory.get();
   volume->disk = tier.get();

@@ -93,6 +93,24 @@ TEST_CASE("levels below the configured one say nothing and do not evaluate their
   CHECK(lines_in(text) == 1);
 }
 
+TEST_CASE("fields are members of the JSON object and stand behind the text; secrets are in neither") {
+  constexpr std::string_view message = "reading http://me:hidden@host/ was slow";
+  const auto say = [&] {
+    const log::Field fields[] = {log::request_field(77), log::request_field(0), {.name = "origin_ms", .value = 1200}};
+    BC_LOG_WITH(warn, fields, "{}", message);
+    BC_LOG_REQUEST(warn, 78, "{}, {}", 1, 2);
+  };
+  log::configure({.level = log::Level::info, .format = log::Format::json});
+  const std::string json = stderr_of(say);
+  CHECK(json.find(R"("message":"reading http://***@host/ was slow","request":77,"origin_ms":1200})") !=
+        std::string::npos);
+  CHECK(json.find(R"("message":"1, 2","request":78})") != std::string::npos);
+  log::configure({.level = log::Level::info, .format = log::Format::text});
+  const std::string text = stderr_of(say);
+  CHECK(text.find("warn  reading http://***@host/ was slow request=77 origin_ms=1200\n") != std::string::npos);
+  CHECK(lines_in(text) == 2);
+}
+
 TEST_CASE("a call site says at most 20 lines in its window, and then how many it held back") {
   log::configure({.level = log::Level::info, .format = log::Format::text});
   CHECK(lines_in(stderr_of([] {

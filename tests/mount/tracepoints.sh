@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The tracepoints of docs/OPERATING.md are in the binary, with their arguments; where bpftrace can watch programs on this
+# kernel, they count a known number of reads, the bytes by tier add up, and every request that begins ends.
+TEST_DEADLINE_S=60
+source "$(dirname -- "$0")/lib.sh"
+
+source_dir=$MOUNT_TMP/source
+mnt=$MOUNT_TMP/mnt
+reads=64
+read_bytes=65536
+mkdir -p "$source_dir"
+head -c $((reads * read_bytes)) /dev/urandom >"$source_dir/file"
+wait_for 10 "the file's age" is_settled "$source_dir/file"
+
+command -v readelf >/dev/null || nothing_tested "tracepoints" "binutils are not installed"
+readelf -n "$BLOBCACHE" >"$MOUNT_TMP/notes" 2>&1
+# expect_probe NAME ARGUMENTS: somewhere in the binary, and with so many arguments everywhere.
+expect_probe() {
+  "$PYTHON" - "$MOUNT_TMP/notes" "$1" "$2" <<'PYTHON' || fail "the tracepoint $1"
+import re, sys
+notes, name, count = open(sys.argv[1]).read(), sys.argv[2], int(sys.argv[3])
+found = re.findall(r'Provider: blobcache\n\s+Name: (\w+)\n.*\n\s+Arguments: ?(.*)', notes)
+places = [arguments.split() for probe, arguments in found if probe == name]
+sys.exit(not places or any(len(arguments) != count for arguments in places))
+PYTHON
+}
+expect_probe request_begin 3
+expect_probe request_end 1
+expect_probe tier 4
+expect_probe reply 3
+expect_probe prefetch 4
+
+command -v bpftrace >/dev/null || { not_tested "watching" "bpftrace is not installed"; exit 0; }
+if ! timeout 20 bpftrace -e "usdt:$BLOBCACHE:blobcache:tier { @ = count(); } interval:ms:10 { exit(); }" \
+  >"$MOUNT_TMP/trial" 2>&1; then
+  not_tested "watching" "bpftrace cannot attach here: $(tail -n 1 "$MOUNT_TMP/trial")"
+  exit 0
+fi
+
+# Probes are attached in their order, so the last one says that all are.
+watch='
+  usdt:BIN:blobcache:request_begin /pid == DAEMON && arg1 == 15/ { @begun = count(); @open[arg0] = 1; }
+  usdt:BIN:blobcache:reply /pid == DAEMON && @open[arg0]/ { @replied_bytes = sum(arg1); }
+  usdt:BIN:blobcache:request_end /pid == DAEMON && @open[arg0]/ { @ended = count(); delete(@open[arg0]); }
+  usdt:BIN:blobcache:tier /pid == DAEMON/ { @tier_bytes[arg1] = sum(arg2); }
+  interval:ms:10 /!@attached/ { @attached = 1; printf("attached\n"); }'
+
+# number NAME: of the map in the answer; 0 when it is not there.
+number() { sed -n "s/^@$1: //p" "$MOUNT_TMP/seen" | grep . || echo 0; }
+
+check() {
+  local watcher pass
+  start_mount "$source_dir" "$mnt" -o prefetch.enabled=false
+  watch_now=${watch//BIN/$BLOBCACHE}
+  bpftrace -e "${watch_now//DAEMON/$DAEMON_PID}" >"$MOUNT_TMP/seen" 2>"$MOUNT_TMP/watch.log" &
+  watcher=$!
+  wait_for 20 "bpftrace is attached" grep -q attached "$MOUNT_TMP/seen"
+  # From the origin, then from memory.
+  for pass in 1 2; do
+    dd if="$mnt/file" of="$MOUNT_TMP/copy.$pass" bs=$read_bytes iflag=direct status=none
+  done
+  kill -INT "$watcher"
+  wait "$watcher" || fail "bpftrace: $(<"$MOUNT_TMP/watch.log")"
+  cmp "$source_dir/file" "$MOUNT_TMP/copy.2" || fail "the bytes"
+  say "seen: $(tr '\n' ' ' <"$MOUNT_TMP/seen")"
+  # The reader asks once more at the end of the file, and the kernel may answer that by itself.
+  local begun ended bytes
+  begun=$(number begun) ended=$(number ended) bytes=$(number replied_bytes)
+  ((begun >= 2 * reads && begun <= 2 * reads + 2)) || fail "$begun reads began, not $((2 * reads))"
+  ((ended == begun)) || fail "$ended reads ended, $begun began"
+  ((bytes == 2 * reads * read_bytes)) || fail "$bytes bytes were replied"
+  (($(number 'tier_bytes\[0\]') + $(number 'tier_bytes\[3\]') == bytes)) || fail "the tiers do not add up"
+  (($(number 'tier_bytes\[0\]') >= reads * read_bytes)) || fail "the second pass is from memory"
+  (($(number 'tier_bytes\[3\]') > 0)) || fail "the first pass is from the origin"
+  stop_mount "$mnt"
+}
+with_each_transport check
