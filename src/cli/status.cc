@@ -1,0 +1,128 @@
+// status: what a running node is doing. It answers with JSON on its control socket; this makes lines of it.
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "base/state_paths.h"
+#include "base/units.h"
+#include "cli/command.h"
+#include "cli/commands.h"
+#include "cli/control.h"
+
+namespace blobcache::cli {
+namespace {
+
+using Json = nlohmann::json;
+constexpr int answer_ms = 5'000;
+
+// The sockets that nodes of this user listen on, by name. A link to one is a mount's other name for it.
+std::vector<std::string> listening_nodes() {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(state_directory(), error)) {
+    const std::filesystem::path& path = entry.path();
+    if (path.extension() != ".sock" || entry.is_symlink(error)) continue;
+    if (ping_socket(path, answer_ms).answer != Ping::Answer::gone) names.push_back(path.stem());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string size_of(const Json& json, const char* key) { return format_bytes_short(json.value(key, uint64_t{0})); }
+
+std::string percent(uint64_t part, uint64_t whole) {
+  return whole == 0 ? "-" : fmt::format("{:.1f} %", 100.0 * static_cast<double>(part) / static_cast<double>(whole));
+}
+
+void print_volume(const Json& volume) {
+  const Json& bytes = volume.at("bytes");
+  const uint64_t memory = bytes.value("memory", uint64_t{0});
+  const uint64_t disk = bytes.value("disk", uint64_t{0});
+  const uint64_t far = bytes.value("peer", uint64_t{0}) + bytes.value("origin", uint64_t{0});
+  const uint64_t all = memory + disk + far;
+  fmt::print("\n{}  {}\n", volume.value("mountpoint", ""), volume.value("source", ""));
+  fmt::print("  transport {}, passthrough {}, {} open, {} of {} nodes\n", volume.value("transport", ""),
+             volume.value("passthrough", false) ? "on" : "off", volume.value("open", uint64_t{0}),
+             volume.value("nodes", uint64_t{0}), volume.value("nodes_max", uint64_t{0}));
+  fmt::print("  read      {:>10}  memory {}, disk {}, origin {}\n", format_bytes_short(all), percent(memory, all),
+             percent(disk, all), percent(far, all));
+  fmt::print("  fetched   {:>10}  in {} reads, {} errors\n", size_of(volume, "origin_bytes"),
+             volume.value("origin_reads", uint64_t{0}), volume.value("errors", uint64_t{0}));
+  if (const uint64_t opens = volume.value("passthrough_opens", uint64_t{0}); opens > 0) {
+    fmt::print("  passed on {:>10}  {} opens that the kernel serves itself\n", size_of(volume, "passthrough_bytes"),
+               opens);
+  }
+}
+
+void print_origin(const Json& origin) {
+  if (origin.value("requests", uint64_t{0}) == 0) return;
+  const Json& latency = origin.at("first_byte_us");
+  fmt::print("  origin of {}: {} requests, {} retried, {} failed, first byte p50 {:.1f} ms, p99 {:.1f} ms\n",
+             origin.value("volume", ""), origin.value("requests", uint64_t{0}), origin.value("retries", uint64_t{0}),
+             origin.value("errors", uint64_t{0}), latency.value("p50", 0.0) / 1000, latency.value("p99", 0.0) / 1000);
+}
+
+void print_node(const Json& node) {
+  const Json& memory = node.at("tiers").at("memory");
+  const Json& disk = node.at("tiers").at("disk");
+  fmt::print("node {}  pid {}, version {}, {} cores, {} of memory\n", node.value("node", ""), node.value("pid", 0),
+             node.value("version", ""), node.value("cores", 0), size_of(node, "memory_limit"));
+  fmt::print("  memory    {:>10} of {}\n", size_of(memory, "used"), size_of(memory, "arena"));
+  for (const Json& each : disk.at("disks")) {
+    const std::string why = each.value("why", "");
+    fmt::print("  disk      {:>10} of {}  {}  {}{}{}\n", size_of(each, "used"), size_of(each, "limit"),
+               each.value("path", ""), each.value("state", ""), why.empty() ? "" : ": ", why);
+  }
+  for (const Json& volume : node.at("volumes")) print_volume(volume);
+  for (const Json& origin : node.at("origins")) print_origin(origin);
+}
+
+}  // namespace
+
+int status_command(int argc, char** argv) {
+  CLI::App app("What a running node is doing: volumes, tiers, disks, origins.", "blobcache status");
+  std::string name;
+  bool json = false;
+  app.add_option("--node", name, "which node; implied when there is one")->type_name("NAME");
+  app.add_flag("--json", json, "for programs");
+  app.footer("Examples:\n  blobcache status\n  blobcache status --json | python3 -m json.tool");
+  if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
+
+  if (name.empty()) {
+    const std::vector<std::string> names = listening_nodes();
+    if (names.empty()) {
+      return refuse(exit_failed, fmt::format("no node runs here: {} holds no socket that answers; start one with "
+                                             "`blobcache mount` or `blobcache run`",
+                                             state_directory()));
+    }
+    if (names.size() > 1) {
+      return refuse(exit_wrong_use,
+                    fmt::format("several nodes run here; name one with --node=: {}", fmt::join(names, ", ")));
+    }
+    name = names.front();
+  }
+  std::string text;
+  const Ping::Answer answer = ask_socket(control_socket_path(state_directory(), name), "status", answer_ms, &text);
+  if (answer == Ping::Answer::denied)
+    return refuse(exit_failed, fmt::format("node {} may not be asked by this user; repeat as root", name));
+  if (answer != Ping::Answer::alive)
+    return refuse(exit_failed, fmt::format("node {} does not answer; is it running?", name));
+  if (json) {
+    fmt::print("{}", text);
+    return exit_done;
+  }
+  const Json node = Json::parse(text, nullptr, false);
+  if (!node.is_object() || !node.contains("tiers")) {
+    return refuse(exit_failed,
+                  fmt::format("node {} answers something else than its status; is it of this version?", name));
+  }
+  print_node(node);
+  return exit_done;
+}
+
+}  // namespace blobcache::cli
