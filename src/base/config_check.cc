@@ -32,6 +32,7 @@ bool is_address(std::string_view text) {
 }
 
 bool is_source(std::string_view source) {
+  if (source == "blobs:") return true;
   for (const std::string_view scheme : {"file:///", "http://", "https://", "s3://"}) {
     if (source.starts_with(scheme)) return source.size() > scheme.size() || scheme == "file:///";
   }

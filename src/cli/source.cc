@@ -80,7 +80,7 @@ bool is_remote_source(std::string_view source) {
 }
 
 node::Outcome resolve_source(const std::string& source, std::string* real_path_out) {
-  if (is_remote_source(source)) {
+  if (is_remote_source(source) || source == "blobs:") {
     *real_path_out = source;
     return {};
   }

@@ -35,6 +35,25 @@ bool somebody_listens(const sockaddr_un& address) {
   return answered;
 }
 
+// What came at once, and the first descriptor that came with it.
+template <size_t bytes_max>
+ssize_t receive_line(int caller, char (&line)[bytes_max], int* passed_fd_out) {
+  iovec piece{.iov_base = line, .iov_len = bytes_max - 1};
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = space;
+  message.msg_controllen = sizeof space;
+  const ssize_t bytes = recvmsg(caller, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  const cmsghdr* header = bytes > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    std::memcpy(passed_fd_out, CMSG_DATA(header), sizeof(int));
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Result<void> Control::open(const std::string& path) {
@@ -78,16 +97,23 @@ void Control::close() {
 
 void Control::on_readable() {
   const int caller = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC);
-  if (caller < 0) return;
+  if (caller >= 0) serve(caller);
+}
+
+void Control::serve(int caller) {
   pollfd waiting{.fd = caller, .events = POLLIN, .revents = 0};
-  char line[128];
+  char line[256];
+  int passed_fd = -1;
   ssize_t bytes = 0;
-  if (poll(&waiting, 1, patience_ms) == 1) bytes = recv(caller, line, sizeof line - 1, MSG_DONTWAIT);
+  if (poll(&waiting, 1, patience_ms) == 1) bytes = receive_line(caller, line, &passed_fd);
   if (bytes > 0) {
     std::string_view text(line, static_cast<size_t>(bytes));
     text = text.substr(0, text.find_first_of("\r\n"));
     const size_t space = text.find(' ');
     const std::string_view arguments = space == std::string_view::npos ? "" : text.substr(space + 1);
+    if (const auto taker = takers_.find(text.substr(0, space)); taker != takers_.end()) {
+      return taker->second({.socket_fd = caller, .passed_fd = passed_fd, .arguments = std::string(arguments)});
+    }
     const auto command = commands_.find(text.substr(0, space));
     const std::string answer = command != commands_.end() ? command->second(arguments) : "error: unknown command\n";
     const timeval timeout{.tv_sec = 1, .tv_usec = 0};
@@ -99,6 +125,7 @@ void Control::on_readable() {
       sent += static_cast<size_t>(n);
     }
   }
+  if (passed_fd >= 0) ::close(passed_fd);
   ::close(caller);
 }
 

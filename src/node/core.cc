@@ -226,7 +226,7 @@ void Core::make_servers() {
         serve::VolumeServer::Options{.volume = volume.get(),
                                      .reactor = reactor_.get(),
                                      .interrupts = on_volume.get(),
-                                     .writer = writer_.get(),
+                                     .writer = volume->disk == nullptr ? nullptr : writer_.get(),
                                      .registered_buffers = registered_buffers_,
                                      .cores = plan.cores,
                                      .slots = main_slots + (side ? side_slots : 0),

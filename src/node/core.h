@@ -18,6 +18,7 @@
 #include "node/plan.h"
 #include "ring/poster.h"
 #include "ring/reactor.h"
+#include "serve/content.h"
 #include "serve/volume_server.h"
 
 namespace blobcache::node {
@@ -28,6 +29,7 @@ struct SharedState {
   std::unique_ptr<MemoryTier> memory;
   std::unique_ptr<DiskTier> disk;                 // null: no disks
   std::unique_ptr<serve::PrefetchNode> prefetch;  // null: switched off
+  serve::Content content;
   std::span<std::byte> arena;
   std::span<std::byte> staging;  // of all cores' disk writers, Plan::disk_staging_core_bytes each
   std::vector<std::unique_ptr<serve::Volume>> volumes;

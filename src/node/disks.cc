@@ -1,14 +1,19 @@
 #include "node/disks.h"
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include <fmt/format.h>
 #include <linux/capability.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/features.h"
+#include "base/log.h"
 #include "base/object_id.h"
+#include "base/units.h"
 
 namespace blobcache::node {
 namespace {
@@ -63,6 +68,42 @@ Outcome open_disks(const Config& config, const Plan& plan, std::unique_ptr<DiskT
                                          &message);
   if (!opened) return failed(message);
   *tier_out = std::move(tier);
+  return {};
+}
+
+Outcome open_content(const Config& config, const Plan& plan, serve::Content& content) {
+  const Amount& reserved = config.cache.blobs_reserved;
+  const auto& disks = config.cache.disks;
+  if (reserved == Amount()) {
+    for (const VolumeConfig& volume : config.volumes) {
+      if (!volume.source.starts_with(blobs_scheme)) continue;
+      return failed(
+          fmt::format("volume '{}' shows the content store, which has no room: set cache.blobs_reserved", volume.name));
+    }
+    for (const DiskConfig& disk : disks) {
+      if (access((disk.path + "/blobs").c_str(), F_OK) != 0) continue;
+      BC_LOG(warn, "{}/blobs is not looked at: cache.blobs_reserved is 0, so this node has no content store",
+             disk.path);
+    }
+    return {};
+  }
+  if (disks.empty())
+    return failed("cache.blobs_reserved is a share of the disks, and there is no [[cache.disk]]: add one");
+  std::vector<BlobStore::Disk> shares;
+  for (const DiskConfig& disk : disks) {
+    struct statvfs status{};
+    if (statvfs(disk.path.c_str(), &status) != 0) {
+      return failed(fmt::format("cannot look at cache.disk {}: {}", disk.path, std::strerror(errno)));
+    }
+    const uint64_t total = uint64_t{status.f_blocks - status.f_bfree + status.f_bavail} * status.f_frsize;
+    shares.push_back({.path = disk.path,
+                      .limit_bytes = reserved.is_share ? reserved.resolve(total) : reserved.bytes / disks.size()});
+  }
+  std::string message;
+  if (!content.open(std::move(shares), plan.blobs_max, &message)) return failed(message);
+  const BlobStore::Facts facts = content.store().facts();
+  BC_LOG(info, "content store: {} blobs, {} of {} taken", facts.blobs, format_bytes_short(facts.used_bytes),
+         format_bytes_short(facts.limit_bytes));
   return {};
 }
 

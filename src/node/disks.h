@@ -10,6 +10,7 @@
 #include "cache/disk_tier.h"
 #include "node/outcome.h"
 #include "node/plan.h"
+#include "serve/content.h"
 
 namespace blobcache::node {
 
@@ -21,6 +22,9 @@ std::string machine_identity();
 
 // tier_out stays null without disks. A directory that is not ours to use is a failure with the tier's own sentence.
 Outcome open_disks(const Config& config, const Plan& plan, std::unique_ptr<DiskTier>* tier_out);
+
+// The content store on its share of the disks; without one it stays closed.
+Outcome open_content(const Config& config, const Plan& plan, serve::Content& content);
 
 // What stands against passthrough before the kernel was asked; empty: nothing does.
 std::string why_no_passthrough(const Config& config, const DiskTier* tier);

@@ -14,7 +14,7 @@ Endpoint::Endpoint(const NodeView& view)
       metrics_(view),
       reports_({.make = [this](ReportKind kind, Poster& poster) { return make(kind, poster); },
                 .sample = [this] { metrics_.sample(); }}),
-      routes_(reports_),
+      routes_(reports_, view.shared->content),
       server_({.listen = view.config->http.listen, .secret_file = view.config->http.secret_file, .routes = &routes_}) {}
 
 Outcome Endpoint::open() {

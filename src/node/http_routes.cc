@@ -57,6 +57,7 @@ constexpr std::array pages{Page{"/metrics", ReportKind::metrics}, Page{"/v1/stat
 
 HttpRoutes::Answer NodeRoutes::route(const HttpHead& head) {
   const std::string_view path = head.path();
+  if (ContentRoutes::takes(path)) return content_.route(head);
   std::unique_ptr<HttpExchange> exchange;
   // It is a core that answers, so the node lives.
   if (path == "/healthz") exchange = std::make_unique<TextExchange>(Report{.text = "ok\n"});

@@ -2,6 +2,7 @@
 //   Owner     Node.   Thread  the core that the endpoint lives on
 #pragma once
 
+#include "node/http_content.h"
 #include "node/http_server.h"
 #include "node/reports.h"
 
@@ -9,11 +10,12 @@ namespace blobcache::node {
 
 class NodeRoutes final : public HttpRoutes {
  public:
-  explicit NodeRoutes(Reports& reports) : reports_(reports) {}
+  NodeRoutes(Reports& reports, serve::Content& content) : reports_(reports), content_(content) {}
   Answer route(const HttpHead& head) override;
 
  private:
   Reports& reports_;
+  ContentRoutes content_;
 };
 
 }  // namespace blobcache::node

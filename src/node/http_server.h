@@ -71,6 +71,8 @@ class HttpConnection : public ListNode {
   void begin_response(const HttpResponse& response);
   // The bytes stay until on_sent() or on_over(). One at a time; last: nothing follows.
   void send(std::string_view piece, bool last);
+  // Ends the connection: a response that cannot be completed must not look whole. on_over() is called from within.
+  void abort() { close(); }
 
  private:
   friend class HttpServer;

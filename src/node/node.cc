@@ -26,6 +26,7 @@
 #include "base/memory.h"
 #include "base/state_paths.h"
 #include "base/units.h"
+#include "node/content_calls.h"
 #include "node/control.h"
 #include "node/core.h"
 #include "node/disks.h"
@@ -92,6 +93,7 @@ class Node {
   std::vector<std::unique_ptr<Core>> cores_;
   std::unique_ptr<Pings> pings_;
   Control control_;
+  ContentCalls content_calls_{shared_.content};
   Notify notify_;
   std::unique_ptr<Watchdog> watchdog_;  // null: nobody asked for one
   std::unique_ptr<Endpoint> endpoint_;  // null: no HTTP
@@ -175,9 +177,12 @@ Outcome Node::take_memory() {
 Outcome Node::open_disk_tier() {
   const Outcome outcome = open_disks(config_, plan_, &shared_.disk);
   if (outcome.exit_code != 0) return outcome;
-  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) volume->disk = shared_.disk.get();
+  for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
+    // What lies on the disks already is not kept there twice.
+    if (!volume->config.source.starts_with(blobs_scheme)) volume->disk = shared_.disk.get();
+  }
   why_no_passthrough_ = why_no_passthrough(config_, shared_.disk.get());
-  return {};
+  return open_content(config_, plan_, shared_.content);
 }
 
 Outcome Node::start_cores() {
@@ -214,6 +219,7 @@ Outcome Node::start_cores() {
     shared_.disk->start();
     disks_going_ = true;
   }
+  shared_.content.start();
   if (!pruner_.start(shared_.volumes)) return failed("no descriptor is left for the pruner; raise RLIMIT_NOFILE");
   for (const std::unique_ptr<Core>& core : cores_) core->go();
   cores_going_ = true;
@@ -232,6 +238,7 @@ void Node::add_commands() {
   control_.add("forget", [this](std::string_view arguments) {
     return evictions_->forget(arguments, *poster_, cores_[0]->reactor());
   });
+  content_calls_.add_to(control_);
   control_.add("stop", [](std::string_view) {
     kill(getpid(), SIGTERM);
     return std::string("ok\n");
@@ -260,8 +267,8 @@ Outcome Node::open_control() {
 
 Outcome Node::open_endpoint() {
   if (config_.http.listen.empty()) return {};
-  endpoint_ = std::make_unique<Endpoint>(
-      NodeView{.config = &config_, .plan = &plan_, .shared = &shared_, .cores = &cores_});
+  endpoint_ =
+      std::make_unique<Endpoint>(NodeView{.config = &config_, .plan = &plan_, .shared = &shared_, .cores = &cores_});
   return endpoint_->open();
 }
 
@@ -392,6 +399,11 @@ bool Node::stop() {
   if (!cores_going_) detach_volumes(shared_);
   clean &= evictions_ == nullptr || evictions_->join();
   clean &= pruner_.stop(pruner_patience_ms);
+  // While the cores still take what its helpers bring.
+  content_calls_.stop();
+  shared_.content.stop();
+  clean &= content_calls_.join(disk_patience_ms);
+  clean &= shared_.content.join(disk_patience_ms);
   // What is in flight to a server ends now, on the cores that began it: they could wait for a minute otherwise.
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) volume->origin->stop();
   for (const std::unique_ptr<Core>& core : cores_) core->stop(cores_going_ ? poster_.get() : nullptr);

@@ -9,6 +9,7 @@
 //                each core stages two writes of small objects; a keeper and a verifier have 8 MiB together
 //                and keeps account of 512 waiting writes
 //                a run from disk has its checksums read beside its bytes: a page each
+//   content      16 uploads of 768 KiB, 16 downloads of 256 KiB, 24 callers of 384 KiB, and 1/64 of the limit for its table
 //   per frame    descriptor and index: 0.23 % of the arena, rounded up to 2 MiB
 #include "node/plan.h"
 
@@ -28,6 +29,7 @@
 #include "cache/memory_tier.h"
 #include "fuse/inodes.h"
 #include "fuse/session.h"
+#include "node/content_calls.h"
 #include "node/http_server.h"
 #include "origin/open.h"
 #include "serve/volume_server.h"
@@ -115,6 +117,11 @@ void plan_disks(const Config& config, const Machine& machine, Plan& plan) {
   const uint64_t staging = plan.disk_staging_core_bytes * plan.cores;
   plan.disk_staging_bytes =
       (staging + limits::chunk_frame_bytes - 1) / limits::chunk_frame_bytes * limits::chunk_frame_bytes;
+  if (config.cache.blobs_reserved != Amount()) {
+    plan.blobs_max = std::max<uint64_t>(plan.limit_bytes / 64 / BlobStore::entry_bytes, 1024);
+    plan.content_bytes =
+        serve::Content::memory_bytes + ContentCalls::memory_bytes + plan.blobs_max * BlobStore::entry_bytes;
+  }
   // Of each core and volume; those of prefetch may turn out to be fewer.
   uint64_t runs = serve::VolumeServer::disk_loads_max;
   if (config.prefetch.enabled) {
@@ -178,10 +185,9 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   }
   if (!config.http.listen.empty()) plan.http_bytes = HttpServer::memory_bytes + http_texts_bytes;
   plan_disks(config, machine, plan);
-  const uint64_t disks = plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes;
-  const uint64_t fixed =
-      plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes + plan.origins_bytes +
-      plan.http_bytes + disks;
+  const uint64_t disks = plan.disk_index_bytes + plan.disk_staging_bytes + plan.disk_threads_bytes + plan.content_bytes;
+  const uint64_t fixed = plan.base_bytes + plan.entries_bytes + plan.inodes_bytes + plan.kernel_bytes +
+                         plan.origins_bytes + plan.http_bytes + disks;
   const uint64_t rest = plan.limit_bytes > fixed ? plan.limit_bytes - fixed : 0;
   const uint64_t usable = rest > limits::huge_page_bytes ? rest - limits::huge_page_bytes : 0;
   const uint64_t arena = usable / (limits::block_bytes + frame_descriptor_bytes) * limits::block_bytes;
@@ -220,6 +226,9 @@ std::string describe(const Plan& plan) {
     text += row("disk staging", plan.disk_staging_bytes,
                 fmt::format("{} a core", format_bytes_short(plan.disk_staging_core_bytes)));
     text += row("disk threads", plan.disk_threads_bytes, "");
+  }
+  if (plan.content_bytes > 0) {
+    text += row("content store", plan.content_bytes, fmt::format("at most {} blobs", plan.blobs_max));
   }
   text += row("program", plan.base_bytes, "");
   text += row("kernel (rings)", plan.kernel_bytes, "");

@@ -39,6 +39,8 @@ struct Plan {
   uint64_t disk_index_bytes = 0;         // index and eviction
   uint64_t disk_staging_core_bytes = 0;  // of each core's writer
   uint64_t disk_staging_bytes = 0;       // of all cores, a multiple of 4 MiB; the first part of the arena's memory
+  uint64_t content_bytes = 0;            // of the content store: uploads, downloads, its table
+  uint64_t blobs_max = 0;                // that the table has room for
   uint64_t disk_threads_bytes = 0;       // keepers, verifiers; of all cores: waiting writes, checksums of loads
   uint64_t arena_bytes = 0;              // of L0 frames
 };

@@ -13,7 +13,7 @@ namespace blobcache::node {
 struct NodeView {
   const Config* config = nullptr;
   const Plan* plan = nullptr;
-  const SharedState* shared = nullptr;
+  SharedState* shared = nullptr;
   const std::vector<std::unique_ptr<Core>>* cores = nullptr;
 };
 

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "fuse/address_space.h"
 #include "fuse/mountinfo.h"
+#include "origin/blobs.h"
 #include "origin/open.h"
 #include "ring/uring.h"
 
@@ -95,6 +96,12 @@ Outcome make_volumes(const Config& config, SharedState& shared) {
     volume->config = volume_config;
     volume->origin_config = config.origin;
     volume->live.set(config.fuse, config.origin, config.log);
+    if (volume_config.source.starts_with(blobs_scheme)) {
+      volume->origin = create_blobs_origin(shared.content, volume_config);
+      volume->identity = volume_config.id.empty() ? std::string(blobs_scheme) : volume_config.id;
+      shared.volumes.push_back(std::move(volume));
+      continue;
+    }
     std::string why;
     Result<std::unique_ptr<Origin>> origin = open_origin(volume_config, config.origin, &why);
     if (!origin) return failed(why);
