@@ -53,9 +53,9 @@ ROWS = [
         ("Cores busy", "percentunit", [(f"blobcache_reactor_busy_ratio{{{NODE}}}", "{{instance}} core {{core}}")], []),
     ]),
     ("What it costs the origin", [
-        ("Bytes from the origin", "Bps", [(rate("blobcache_origin_bytes_total", VOLUME, "volume"), "{{volume}}")], []),
+        ("Bytes from the origin", "Bps", [(rate("blobcache_origin_request_bytes_total", VOLUME, "volume"), "{{volume}}")], []),
         ("Egress saved", "Bps",
-         [(f'{rate("blobcache_read_bytes_total", VOLUME)} - {rate("blobcache_origin_bytes_total", VOLUME)}', "saved")], []),
+         [(f'{rate("blobcache_read_bytes_total", VOLUME)} - {rate("blobcache_origin_request_bytes_total", VOLUME)}', "saved")], []),
         ("Origin latency, p99", "s",
          [(f"histogram_quantile(0.99, sum by (le, volume) (rate(blobcache_origin_request_seconds_bucket{{{VOLUME}}}"
            "[$__rate_interval])))", "{{volume}}")], []),

@@ -132,6 +132,22 @@ void each_origin(Writer& out, const Numbers& n) {
   }
 }
 
+// Only what happened at least once: most of the statuses never do.
+void origin_times(Writer& out, const Numbers& n) {
+  for (const VolumeNumbers& volume : n.volumes) {
+    const OriginTimes& times = volume.volume->origin->counters().times;
+    for (unsigned verb = 0; verb < OriginTimes::verbs.size(); ++verb) {
+      for (unsigned status = 0; status < OriginTimes::statuses.size(); ++status) {
+        const HistogramSums sums = times.sums(verb, status);
+        if (sums.count() == 0) continue;
+        out.histogram(label("volume", volume) + "," + label("verb", OriginTimes::verbs[verb]) + "," +
+                          label("status", OriginTimes::statuses[status]),
+                      sums, 1);
+      }
+    }
+  }
+}
+
 // A directory's reads are no requests, but bytes they are.
 void origin_bytes(Writer& out, const Numbers& n) {
   for (const VolumeNumbers& volume : n.volumes) {
@@ -238,6 +254,12 @@ constexpr Metric metrics[] = {
     {"blobcache_fuse_request_seconds", "histogram", "Time from a request's arrival to its reply.", fuse_requests},
     {"blobcache_origin_requests_total", "counter", "Requests sent to the origin's server, repeated ones too.",
      each_origin<&OriginCounters::requests>},
+    {"blobcache_origin_request_seconds", "histogram",
+     "Time of requests to the origin's server, to the end of the body.", origin_times},
+    {"blobcache_origin_hedges_total", "counter", "Ranges asked for a second time since the first answer stalled.",
+     each_origin<&OriginCounters::hedges>},
+    {"blobcache_origin_corrupt_answers_total", "counter", "Answers that did not match the store's checksum.",
+     each_origin<&OriginCounters::corrupt>},
     {"blobcache_origin_request_bytes_total", "counter", "Bytes of bodies that came from the origin.", origin_bytes},
     {"blobcache_origin_retries_total", "counter", "Requests to the origin that were repetitions.",
      each_origin<&OriginCounters::retries>},
@@ -269,9 +291,9 @@ std::string metrics_text(const Numbers& numbers) {
   for (const Metric& metric : metrics) {
     Writer out(metric.name);
     metric.write(out, numbers);
-    const std::string lines = out.take();
-    if (lines.empty()) continue;
-    text += fmt::format("# HELP {} {}\n# TYPE {} {}\n{}", metric.name, metric.help, metric.name, metric.type, lines);
+    // What has no value yet is named all the same: whoever writes a rule sees that it exists.
+    text +=
+        fmt::format("# HELP {} {}\n# TYPE {} {}\n{}", metric.name, metric.help, metric.name, metric.type, out.take());
   }
   return text;
 }

@@ -204,6 +204,7 @@ void HttpClient::count_answer(const HttpAttempt& attempt) {
   curl_easy_getinfo(attempt.easy, CURLINFO_NUM_CONNECTS, &connects);
   counters_.connections.fetch_add(static_cast<uint64_t>(connects), std::memory_order_relaxed);
   const long status = attempt.head.status;
+  counters_.times.add(attempt.request->verb == HttpVerb::head, status, home_.ring().now_ns() - attempt.begun_ns);
   if (status == 429 || status == 503) counters_.throttled.fetch_add(1, std::memory_order_relaxed);
   curl_off_t first_byte_us = 0;
   curl_easy_getinfo(attempt.easy, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);

@@ -7,6 +7,9 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <string_view>
+
+#include "base/histogram.h"
 
 namespace blobcache {
 
@@ -47,6 +50,43 @@ class LatencyHistogram {
   std::array<std::atomic<uint64_t>, buckets> counts_{};
 };
 
+// How long requests to the server took, to the end of their body, by verb and status.
+class OriginTimes {
+ public:
+  static constexpr std::array<std::string_view, 2> verbs{"GET", "HEAD"};
+  // "none": no answer came; "other": what has no place here.
+  static constexpr std::array<std::string_view, 15> statuses{"200", "206", "301", "304", "307", "400",  "403",  "404",
+                                                             "412", "416", "429", "500", "503", "none", "other"};
+
+  void add(bool head, long status, uint64_t ns) {
+    Series& series = series_[head ? 1 : 0][place_of(status)];
+    series.counts[histogram::bucket_of(ns)].fetch_add(1, std::memory_order_relaxed);
+    series.sum_ns.fetch_add(ns, std::memory_order_relaxed);
+  }
+  HistogramSums sums(unsigned verb, unsigned status) const {
+    const Series& series = series_[verb][status];
+    HistogramSums sums;
+    for (unsigned i = 0; i < sums.counts.size(); ++i) sums.counts[i] = series.counts[i].load(std::memory_order_relaxed);
+    sums.sum_ns = series.sum_ns.load(std::memory_order_relaxed);
+    return sums;
+  }
+
+ private:
+  struct Series {
+    std::array<std::atomic<uint64_t>, histogram::bounds_count + 1> counts{};
+    std::atomic<uint64_t> sum_ns{0};
+  };
+  static unsigned place_of(long status) {
+    if (status == 0) return statuses.size() - 2;
+    for (unsigned i = 0; i < statuses.size() - 2; ++i) {
+      const std::string_view text = statuses[i];
+      if (status == (text[0] - '0') * 100 + (text[1] - '0') * 10 + (text[2] - '0')) return i;
+    }
+    return statuses.size() - 1;
+  }
+  std::array<std::array<Series, statuses.size()>, verbs.size()> series_{};
+};
+
 struct OriginCounters {
   std::atomic<uint64_t> requests{0};     // attempts that were sent, repeated ones too
   std::atomic<uint64_t> bytes{0};        // of bodies, those of attempts that broke off too
@@ -60,6 +100,7 @@ struct OriginCounters {
   std::atomic<bool> md5_matched{false};  // some ETag was the MD5 of its object
   std::atomic<bool> etags_are_no_md5{false};
   std::atomic<uint64_t> connections{0};  // made; the rest of the attempts reused one
+  OriginTimes times;
   LatencyHistogram first_byte_us;        // from an attempt's start to its answer's first byte
   LatencyHistogram range_first_byte_us;  // the same of ranges that were had; what lost a race counts as long as it ran
 };
