@@ -23,6 +23,7 @@ version=$(sed -n "s/^ *version: '\(.*\)',$/\1/p" meson.build)
 {
   (cd "$work/root" && find . -type f ! -path ./etc/blobcache/blobcache.toml) | sed 's/^\.//' | sort
   echo '%dir /etc/blobcache'
+  echo '%dir /usr/share/doc/blobcache'
   if [[ -d $work/root/usr/share/blobcache ]]; then echo '%dir /usr/share/blobcache'; fi
 } >"$work/files"
 rpmbuild -bb --quiet --define "_topdir $work/rpm" --define "given_version $version" --define "staged $work/root" \

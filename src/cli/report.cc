@@ -58,13 +58,17 @@ std::string bundle_name() {
 }
 
 void add_config(Bundle& bundle, const ConfigSources& sources) {
-  if (access(sources.path.c_str(), F_OK) != 0) return bundle.add_missing("config.toml", sources.path + " is not there");
   Config config;
+  if (access(sources.path.c_str(), F_OK) != 0) {
+    bundle.add_missing("config.toml", sources.path + " is not there");
+    return add_metrics(bundle, config.http);
+  }
   const Problems problems = load_config(sources, &config);
   std::string text;
   for (const std::string& problem : problems) text += problem + "\n";
   if (!problems.empty()) bundle.add("config-problems.txt", text);
   bundle.add("config.toml", show_config(config));
+  add_metrics(bundle, config.http);
 }
 
 bool write_files(const Bundle& bundle, const std::string& folder) {

@@ -8,8 +8,11 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <netdb.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "base/secrets.h"
 #include "base/state_paths.h"
@@ -24,6 +27,7 @@ namespace {
 constexpr int answer_ms = 3000;
 constexpr int journal_ms = 10'000;
 constexpr size_t log_bytes_max = 1 << 20;
+constexpr size_t logs_max = 16;
 
 // The end of a file, at most bytes_max; from the start of a line where it is cut.
 std::string end_of_file(const std::string& path, size_t bytes_max) {
@@ -66,7 +70,6 @@ void add_daemon(Bundle& bundle, const std::string& socket, const std::string& na
   if (ping.answer == Ping::Answer::alive && !seen.insert(ping.pid).second) return;
   const std::string folder = "daemon-" + name + "/";
   add_answer(bundle, socket, "status\n", folder + "status.json");
-  add_answer(bundle, socket, "metrics\n", folder + "metrics.txt");
   if (ping.answer != Ping::Answer::alive) return;
   const std::string pid = std::to_string(ping.pid);
   bundle.add(folder + "command.txt", printable_arguments(pid) + "\n");
@@ -78,6 +81,27 @@ void add_daemon(Bundle& bundle, const std::string& socket, const std::string& na
       bundle.add(folder + file + ".txt", text);
     }
   }
+}
+
+// The answer to GET /metrics, at most what run_bounded keeps; nothing where none came.
+int get_metrics(const std::string& host, const std::string& port, const std::string& token, int output_fd) {
+  const addrinfo hints{.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), port.c_str(), &hints, &found) != 0) return 1;
+  const int fd = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, 0);
+  const bool connected = fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) == 0;
+  freeaddrinfo(found);
+  if (!connected) return 1;
+  write_all(fd, fmt::format("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{}\r\n", host,
+                            token.empty() ? "" : fmt::format("Authorization: Bearer {}\r\n", token)));
+  std::string text;
+  char buffer[8192];
+  for (ssize_t got = 0; (got = read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(got));
+  close(fd);
+  const size_t body = text.find("\r\n\r\n");
+  if (!text.starts_with("HTTP/1.1 200") || body == std::string::npos) return 1;
+  write_all(output_fd, text.substr(body + 4));
+  return 0;
 }
 
 void add_journal(Bundle& bundle) {
@@ -127,19 +151,56 @@ void add_machine(Bundle& bundle) {
   }
 }
 
+namespace {
+
+// The newest of them: a machine where many mounts came and went has hundreds.
+void add_logs(Bundle& bundle, const std::string& directory, const std::vector<std::string>& names) {
+  std::vector<std::pair<time_t, std::string>> logs;
+  for (const std::string& name : names) {
+    struct stat status{};
+    if (!name.ends_with(".log") && !name.ends_with(".log.old")) continue;
+    if (stat((directory + "/" + name).c_str(), &status) == 0) logs.emplace_back(-status.st_mtime, name);
+  }
+  std::sort(logs.begin(), logs.end());
+  for (size_t i = 0; i < logs.size(); ++i) {
+    const std::string as = "logs/" + logs[i].second;
+    if (i >= logs_max) {
+      bundle.add_missing(as, "older than those that are in it");
+    } else {
+      bundle.add(as, end_of_file(directory + "/" + logs[i].second, log_bytes_max));
+    }
+  }
+}
+
+}  // namespace
+
+void add_metrics(Bundle& bundle, const HttpConfig& config) {
+  const size_t colon = config.listen.rfind(':');
+  if (colon == std::string::npos) return bundle.add_missing("metrics.txt", "http.listen is empty");
+  std::string host = config.listen.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  std::string token = config.secret_file.empty() ? "" : end_of_file(config.secret_file, log_bytes_max);
+  while (!token.empty() && static_cast<unsigned char>(token.back()) <= ' ') token.pop_back();
+  remember_secret(token);
+  const auto answer = run_bounded(
+      answer_ms, [&](int output_fd) { return get_metrics(host, config.listen.substr(colon + 1), token, output_fd); });
+  if (answer && answer->exit_code == 0) return bundle.add("metrics.txt", answer->output);
+  bundle.add_missing("metrics.txt", fmt::format("no daemon tells them at {}", config.listen));
+}
+
 void add_daemons(Bundle& bundle) {
   const std::string directory = state_directory();
   std::set<pid_t> seen;
   bool any = false;
-  for (const std::string& name : names_in(directory)) {
+  const std::vector<std::string> names = names_in(directory);
+  for (const std::string& name : names) {
     if (name.ends_with(".sock")) {
       any = true;
       add_daemon(bundle, directory + "/" + name, name.substr(0, name.size() - std::strlen(".sock")), seen);
-    } else if (name.ends_with(".log") || name.ends_with(".log.old")) {
-      bundle.add("logs/" + name, end_of_file(directory + "/" + name, log_bytes_max));
     }
   }
   if (!any) bundle.add_missing("daemons", fmt::format("no daemon of this user has its socket in {}", directory));
+  add_logs(bundle, directory, names);
   add_journal(bundle);
 }
 

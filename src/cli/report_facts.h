@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/config.h"
+
 namespace blobcache::cli {
 
 class Bundle {
@@ -30,7 +32,9 @@ class Bundle {
 
 // Kernel, machine, limits and mounts.
 void add_machine(Bundle& bundle);
-// Status, metrics and command line of each daemon that this user may ask, and what it logged last.
+// Of the daemon that listens there.
+void add_metrics(Bundle& bundle, const HttpConfig& config);
+// Status and command line of each daemon that this user may ask, and what it logged last.
 void add_daemons(Bundle& bundle);
 
 }  // namespace blobcache::cli

@@ -42,6 +42,7 @@ if [[ ${1:-} != inside ]]; then
 fi
 
 # Inside the clean system.
+unset BLOBCACHE # the one outside
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
 exec {never}<> <(:)
 wait_for() { # SECONDS WHAT COMMAND...
@@ -94,7 +95,9 @@ is_mounted /mnt/fstab || fail "fstab's line is not mounted"
 diff -r /srv/data /mnt/fstab || fail "the bytes of /mnt/fstab"
 umount /mnt/fstab || fail "umount of fstab's line"
 is_unmounted /mnt/fstab || fail "still mounted"
-(blobcache report --output=/tmp/report.tar.gz && tar -tzf /tmp/report.tar.gz) | grep -q 'daemon-.*/status.json' || fail "the report"
+blobcache report --output=/tmp/report.tar.gz || fail "the report"
+tar -tzf /tmp/report.tar.gz >/tmp/names
+grep -q 'daemon-.*/status.json' /tmp/names || fail "no status in the report"
 rm /tmp/report.tar.gz
 kill "$daemon"
 wait "$daemon" || fail "the daemon ended with $?: $(tail -n 5 /tmp/run.log)"

@@ -25,7 +25,7 @@ done
 rpm -qp --requires "$package" | grep -q '^libcurl\.so\.4' || fail "what it requires: $(rpm -qp --requires "$package")"
 [[ $(rpm -qp --qf '[%{FILEUSERNAME} ]' "$package" | tr ' ' '\n' | sort -u | grep .) == root ]] || fail "owners"
 mkdir "$work/unpacked" "$work/root"
-(cd "$work/unpacked" && rpm2cpio "$package" | cpio -idm --quiet)
+rpm2archive - <"$package" | tar -C "$work/unpacked" -xzf -
 "$BLOBCACHE" config reference --toml | cmp - "$work/unpacked/etc/blobcache/blobcache.toml" || fail "the configuration"
 "$work/unpacked/usr/bin/blobcache" version || fail "the program"
 if [[ $EUID -ne 0 ]]; then
