@@ -29,7 +29,7 @@ for page in docs/*.md; do put 644 "$page" "usr/share/doc/blobcache/${page##*/}";
 if [[ -d packaging/monitoring ]]; then
   while IFS= read -r -d '' file; do
     put 644 "$file" "usr/share/blobcache/${file#packaging/monitoring/}"
-  done < <(find packaging/monitoring -type f -print0)
+  done < <(find packaging/monitoring -type f ! -name '*.py' -print0)
 fi
 
 # Made by the program from its own commands and keys, so that they cannot differ from them.

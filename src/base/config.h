@@ -150,7 +150,7 @@ struct HttpConfig {
 struct LogConfig {
   log::Level level{};
   log::Format format{};
-  std::string file;  // empty: stderr in the foreground, NAME.log beside the control socket otherwise
+  std::string file;              // empty: stderr in the foreground, NAME.log beside the control socket otherwise
   uint64_t slow_request_ns = 0;  // 0: no line about slow requests
 };
 

@@ -54,7 +54,7 @@ struct Request : ListNode {
     uint32_t opcode = 0;
     ReadRange range;  // of a READ
     uint64_t begun_ns = 0;
-    uint64_t room_ns = 0;                         // waited for frames
+    uint64_t room_ns = 0;                        // waited for frames
     std::array<uint64_t, tier_count> tier_ns{};  // from begun_ns until the last of what came from there
   } trail;
 

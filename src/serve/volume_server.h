@@ -45,7 +45,7 @@ struct Load : ListNode {
     Load* load = nullptr;
   } call;
   VolumeServer* server = nullptr;
-  Request* request = nullptr;  // that began it, null: prefetch; it serves another one where its number is not request_id
+  Request* request = nullptr;  // that began it, and waits while its trail's id is request_id; null: prefetch
   uint64_t request_id = 0;
   Handle* handle = nullptr;
   Frame* frame = nullptr;
