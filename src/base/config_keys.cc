@@ -212,7 +212,7 @@ constexpr std::array keys{
 
     text<&V::name>("volume.name", "", "name", "name in metrics and logs; empty: made from the mount point"),
     text<&V::source>("volume.source", "", "directory or URL",
-                     "what is shown: a directory, file://, http(s):// or s3://"),
+                     "what is shown: a directory, file://, http(s):// or s3://; blobs: is the content store"),
     text<&V::mountpoint>("volume.mountpoint", "", "absolute path", "where it is shown"),
     duration<&V::revalidate_ns>("volume.revalidate", "60s", "duration or never",
                                 "how long an object's version is trusted; never: objects do not change",

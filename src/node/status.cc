@@ -130,6 +130,15 @@ std::string disk_json(const DiskStats& disk) {
 }
 
 // All disks together, then each.
+std::string content_json(const serve::Content& content) {
+  if (!content.is_open()) return "null";
+  const BlobStore::Facts facts = content.facts();
+  return fmt::format(
+      R"({{"limit":{},"used":{},"reserved":{},"blobs":{},"blobs_max":{},"uploads":{},"set_aside":{}}})",
+      facts.limit_bytes, facts.used_bytes, facts.reserved_bytes, facts.blobs, facts.blobs_max, facts.uploads,
+      facts.set_aside);
+}
+
 std::string disks_json(const DiskTier* tier) {
   uint64_t used = 0;
   uint64_t limit = 0;
@@ -163,11 +172,12 @@ std::string status_json(const Config& config, const Plan& plan, const SharedStat
   }
   return fmt::format(
       R"({{"pid":{},"node":{},"version":"{}","cores":{},"memory_limit":{},"tiers":{{"memory":{{"arena":{},"used":{},)"
-      R"("chunk_frames":{},"block_frames":{},"pinned_frames":{},"evicted_bytes":{}}},"disk":{}}},"volumes":[{}],"origins":[{}]}})"
+      R"("chunk_frames":{},"block_frames":{},"pinned_frames":{},"evicted_bytes":{}}},"disk":{}}},"content_store":{},)"
+      R"("volumes":[{}],"origins":[{}]}})"
       "\n",
       getpid(), quoted(config.node.name), BLOBCACHE_VERSION, plan.cores, plan.limit_bytes, memory.arena_bytes,
       memory.used_bytes, memory.chunk_frames, memory.block_frames, memory.pinned_frames, memory.evicted_bytes,
-      disks_json(shared.disk.get()), volumes, origins);
+      disks_json(shared.disk.get()), content_json(shared.content), volumes, origins);
 }
 
 }  // namespace blobcache::node

@@ -42,6 +42,7 @@ class Content final : public BlobSource {
   bool join(unsigned patience_ms);
 
   BlobStore& store() { return store_; }
+  BlobStore::Facts facts() const { return store_.facts(); }
   // call.run on a thread that may wait. Errors: stopping.
   Result<void> begin(Reactor& home, BlockingCall& call) { return helpers_->begin(home, call); }
   // Somebody's life may have an end now.

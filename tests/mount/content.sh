@@ -218,7 +218,18 @@ nothing_staged || fail "what was staged stays: $(staged)"
 for i in 1 7; do "$BLOBCACHE" get --node="$mnt" "$(<"$in/many$i.id")" | cmp -- - "$in/many$i"; done
 expect_status 0 "$BLOBCACHE" put --node="$mnt" "$in/big" # the room of the upload that was cut off came back
 before=$(blobs)
-stop_mount "$mnt"
+
+# A node that is told to end waits for no upload, and takes what was staged with it.
+"$BLOBCACHE" put --node="$mnt" - <"$in/pipe" >/dev/null 2>"$MOUNT_TMP/error" &
+client=$!
+feed
+wait_for 20 "an upload on its way" something_staged
+kill -TERM "$DAEMON_PID"
+wait_gone 20 "$DAEMON_PID"
+! wait "$client" || fail "put was told of a success by a node that ended"
+exec {pipe}>&-
+nothing_staged || fail "an orderly end leaves something staged: $(staged)"
+no_crash
 
 # Without a share there is no store, and it says so.
 mkdir -p "$MOUNT_TMP/tree"
@@ -226,5 +237,5 @@ start_mount "$MOUNT_TMP/tree" "$mnt" --cache-dir="$cache" --cache-size=3GiB -o h
 expect_refusal 1 'no content store.*cache.blobs_reserved' "$BLOBCACHE" put --node="$mnt" "$in/1"
 http_status 507 -T "$in/1" "$url"
 stop_mount "$mnt"
-expect_refusal 1 'no room.*cache.blobs_reserved' "$BLOBCACHE" mount blobs: "$mnt" --cache-dir="$cache"
+expect_refusal 1 'no room.*cache.blobs_reserved' "$BLOBCACHE" mount blobs: "$mnt" --cache-dir="$cache" --memory="$MOUNT_MEMORY"
 [[ $(blobs) == "$before" ]] || fail "blobs were taken by a node without a share"
