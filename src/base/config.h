@@ -32,6 +32,7 @@ enum class LocalCopy : uint8_t { automatic, always, never };
 enum class Addressing : uint8_t { automatic, path, virtual_host };
 enum class Membership : uint8_t { static_list, dns, etcd };
 enum class Tls : uint8_t { off, on };
+enum class Indexing : uint8_t { off, on };
 
 struct NodeConfig {
   std::string name;    // the host's name unless set
@@ -95,6 +96,10 @@ struct S3Config {
   std::string ca_file;
 };
 
+struct VolumeHttpConfig {
+  std::string manifest;  // below the source; empty: directories are listed
+};
+
 struct VolumeConfig {
   std::string name;
   std::string source;          // a directory, file://, http(s):// or s3://
@@ -108,7 +113,9 @@ struct VolumeConfig {
   uint32_t gid = 0;
   uint32_t file_mode = 0;
   uint32_t dir_mode = 0;
+  Indexing index{};  // the names of the whole volume are kept on the first disk
   S3Config s3;
+  VolumeHttpConfig http;
   VolumeConfig();
 };
 

@@ -202,11 +202,10 @@ constexpr std::array keys{
                                                      "chunks fetched ahead at first", {.min = 1, .max = 4096}),
     count<&C::prefetch, &PrefetchConfig::max_window>("prefetch.max_window", "64", "1-4096 chunks",
                                                      "chunks fetched ahead at most", {.min = 1, .max = 4096}),
-    count<&C::prefetch, &PrefetchConfig::streams>("prefetch.streams", "4", "1-64",
-                                                  "disk reads that one prefetch keeps in flight", {.min = 1, .max = 64}),
-    duration<&C::prefetch, &PrefetchConfig::idle_timeout_ns>("prefetch.idle_timeout", "30s", "duration",
-                                                             "an idle reader's pattern is forgotten after this",
-                                                             timeout),
+    count<&C::prefetch, &PrefetchConfig::streams>(
+        "prefetch.streams", "4", "1-64", "disk reads that one prefetch keeps in flight", {.min = 1, .max = 64}),
+    duration<&C::prefetch, &PrefetchConfig::idle_timeout_ns>(
+        "prefetch.idle_timeout", "30s", "duration", "an idle reader's pattern is forgotten after this", timeout),
     bytes<&C::prefetch, &PrefetchConfig::bandwidth_bytes>("prefetch.bandwidth", "0", "size per second",
                                                           "limit of all prefetch; 0: none", any_size),
 
@@ -227,6 +226,9 @@ constexpr std::array keys{
     count<&V::gid>("volume.gid", "0", "group id", "group where the source has none", id),
     mode<&V::file_mode>("volume.file_mode", "0444", "permissions of files where the source has none"),
     mode<&V::dir_mode>("volume.dir_mode", "0555", "permissions of directories where the source has none"),
+    choice<&V::index>(
+        "volume.index", "off", "off | on",
+        "keep the names of the whole bucket on the cache's first disk: listings and look-ups ask nobody (S3)"),
     text<&V::s3, &S3Config::endpoint>("volume.s3.endpoint", "", "URL", "S3 server; empty: the region's of AWS"),
     text<&V::s3, &S3Config::region>("volume.s3.region", "us-east-1", "name", "region that requests are signed for"),
     choice<&V::s3, &S3Config::addressing>("volume.s3.addressing", "auto", "auto | path | virtual",
@@ -238,6 +240,9 @@ constexpr std::array keys{
     flag<&V::s3, &S3Config::requester_pays>("volume.s3.requester_pays", "false",
                                             "agree to pay for requests to a bucket whose owner asks for it"),
     text<&V::s3, &S3Config::ca_file>("volume.s3.ca_file", "", "file", "certificates to trust; empty: the system's"),
+    text<&V::http, &VolumeHttpConfig::manifest>(
+        "volume.http.manifest", "", "path below the source",
+        "file that names the tree's files, in place of listings (docs/S3.md); empty: directories are listed"),
 
     count<&C::origin, &OriginConfig::connections>("origin.connections", "16", "1-1024",
                                                   "requests in flight to one origin", {.min = 1, .max = 1024}),

@@ -103,7 +103,8 @@ Outcome make_volumes(const Config& config, SharedState& shared) {
       continue;
     }
     std::string why;
-    Result<std::unique_ptr<Origin>> origin = open_origin(volume_config, config.origin, &why);
+    const std::string names = config.cache.disks.empty() ? "" : config.cache.disks[0].path + "/names";
+    Result<std::unique_ptr<Origin>> origin = open_origin(volume_config, config.origin, &why, names);
     if (!origin) return failed(why);
     volume->origin = std::move(*origin);
     volume->identity = volume_config.id.empty() ? std::string(volume->origin->canonical_source()) : volume_config.id;

@@ -12,7 +12,9 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "origin/http_listing.h"
+#include "origin/http_manifest.h"
 #include "origin/http_text.h"
 #include "origin/remote_origin.h"
 
@@ -67,6 +69,8 @@ class HttpOrigin final : public RemoteOrigin {
 
   std::string_view canonical_source() const override { return source_; }
   bool check(std::string* why);
+  // Takes up the manifest; true: it is one.
+  bool load_manifest(std::string* why);
 
  protected:
   void look(HttpClient& client, LookJob& job) override;
@@ -74,8 +78,11 @@ class HttpOrigin final : public RemoteOrigin {
   void address_page(ListJob& job) override;
   std::string said_by(const HttpRequest&) const override { return {}; }
   Result<void> take_page(ListJob& job) override;
+  void address_tree(HttpRequest& request, const std::string& token) override;
+  Result<std::string> take_tree(const HttpRequest& request, NameIndexWriter& writer) override;
 
  private:
+  Result<void> write_manifest(std::string_view text, NameIndexWriter& writer, std::string* why) const;
   void address(HttpRequest& request, std::string_view key, std::string_view behind) const {
     request.scheme_and_host = place_.scheme_and_host;
     request.path = place_.path + percent_encode_path(key).append(behind);
@@ -173,6 +180,63 @@ Result<void> HttpOrigin::take_page(ListJob& job) {
   return {};
 }
 
+// Manifests.
+
+void HttpOrigin::address_tree(HttpRequest& request, const std::string&) {
+  address(request, options().volume.http.manifest, "");
+}
+
+Result<void> HttpOrigin::write_manifest(std::string_view text, NameIndexWriter& writer, std::string* why) const {
+  const Result<std::vector<ManifestFile>> files = parse_manifest(text, why);
+  if (!files) return std::unexpected(files.error());
+  for (const ManifestFile& file : *files) {
+    const IndexedName name{.key = file.path, .size = file.size, .mtime_s = file.mtime_s, .version = file.version};
+    if (const Result<void> added = writer.add(name); !added) {
+      *why = "no room for its names";
+      return added;
+    }
+  }
+  return {};
+}
+
+Result<std::string> HttpOrigin::take_tree(const HttpRequest& request, NameIndexWriter& writer) {
+  std::string why;
+  const Result<void> written = write_manifest(request.body, writer, &why);
+  if (written) return std::string();
+  BC_LOG(error, "the manifest {}{} is not taken, the one before goes on: {}", place_.scheme_and_host, request.path,
+         why);
+  return std::unexpected(written.error());
+}
+
+bool HttpOrigin::load_manifest(std::string* why) {
+  HttpRequest request;
+  address_tree(request, "");
+  request.body_bytes_max = manifest_bytes_max;
+  if (!ask_now(request, why)) return false;
+  const std::string place = place_.scheme_and_host + request.path;
+  if (request.failed) {
+    const bool too_long = request.head.status == 200 && request.error.code == Code::protocol;
+    *why = fmt::format("the manifest {} cannot be fetched: {}; check volume.http.manifest", place,
+                       too_long ? fmt::format("it is longer than {}", format_bytes_short(manifest_bytes_max))
+                       : request.head.status != 0 ? fmt::format("the answer has status {}", request.head.status)
+                       : request.sentence.empty() ? "no answer"
+                                                  : request.sentence);
+    return false;
+  }
+  std::string wrong = "there is no memory for it";
+  Result<std::unique_ptr<NameIndexWriter>> writer = tree_index()->create_writer();
+  if (writer && write_manifest(request.body, **writer, &wrong)) {
+    if (Result<std::shared_ptr<const NameIndex>> index = (*writer)->finish()) {
+      tree_index()->end_build(std::move(index));
+      return true;
+    }
+  }
+  *why = fmt::format("the manifest {} cannot be used: {}", place, wrong);
+  return false;
+}
+
+// The question at the start.
+
 bool HttpOrigin::check(std::string* why) {
   HttpRequest request;
   request.verb = HttpVerb::head;
@@ -200,9 +264,18 @@ Result<std::unique_ptr<Origin>> create_http_origin(const VolumeConfig& volume, c
                                                    std::string* why) {
   Result<HttpPlace> place = parse_http_place(volume.source, why);
   if (!place) return std::unexpected(place.error());
-  auto created = std::make_unique<HttpOrigin>(
-      RemoteOptions{.volume = volume, .origin = origin, .ca_file = volume.s3.ca_file}, std::move(*place));
-  if (!created->check(why)) return fail(Code::io, EIO);
+  RemoteOptions options{.volume = volume, .origin = origin, .ca_file = volume.s3.ca_file};
+  const bool has_manifest = !volume.http.manifest.empty();
+  if (has_manifest) {
+    options.index = {.trusted_ns = volume.revalidate_ns, .serves_outdated = true};
+    options.tree_bytes_max = manifest_bytes_max;
+  }
+  auto created = std::make_unique<HttpOrigin>(std::move(options), std::move(*place));
+  if (!(has_manifest ? created->load_manifest(why) : created->check(why))) {
+    created->stop();
+    created->join(1000);
+    return fail(Code::io, EIO);
+  }
   return created;
 }
 

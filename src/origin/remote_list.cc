@@ -1,4 +1,9 @@
 // Listings of remote origins, page by page. See remote_origin.h for cookies.
+//
+// "a" and "a/b" can both be keys; the directory wins (docs/S3.md). In the order of keys any number of names ("a-1", "a.txt")
+// lies between "a" and "a/", on any number of pages, so a file is told only when no directory of its name can follow: once a
+// name comes that does not begin with the file's. Those that wait are prefixes of each other, so they are few (at most as
+// many as a name has bytes).
 #include <algorithm>
 #include <cerrno>
 #include <utility>
@@ -16,6 +21,11 @@ namespace {
 // Places to go back to that an open directory remembers: 1,000 pages are a million names.
 constexpr size_t starts_max = 4096;
 constexpr size_t page_bytes_max = 64 * limits::MiB;
+
+bool is_legal_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.size() <= limits::name_bytes_max &&
+         name.find('/') == std::string_view::npos && name.find('\0') == std::string_view::npos;
+}
 
 DirectoryEntry dot_entry(const char* name, uint64_t ino) {
   DirectoryEntry entry;
@@ -50,6 +60,35 @@ DirectoryEntry RemoteOrigin::directory_entry(const OpenDirectory& directory, std
   return entry;
 }
 
+void RemoteOrigin::tell_names(OpenDirectory& directory, std::span<const ListedItem> items) {
+  std::vector<DirectoryEntry>& undecided = directory.undecided;
+  const auto tell_last = [&] {
+    directory.page.push_back(std::move(undecided.back()));
+    undecided.pop_back();
+  };
+  for (const ListedItem& item : items) {
+    std::string_view name = item.name;
+    const bool is_directory = name.ends_with('/');
+    if (is_directory) name.remove_suffix(1);
+    if (!is_legal_name(name)) {
+      count_hidden(item.name);
+      continue;
+    }
+    while (!undecided.empty() && !name.starts_with(undecided.back().name)) tell_last();
+    if (!is_directory) {
+      undecided.push_back(
+          file_entry(directory, name, {.size = item.size, .mtime_s = item.mtime_s, .version = item.version}));
+      continue;
+    }
+    if (!undecided.empty() && undecided.back().name == name) {
+      count_hidden(name);
+      undecided.pop_back();
+    }
+    directory.page.push_back(directory_entry(directory, name));
+  }
+  while (directory.at_end && !undecided.empty()) tell_last();
+}
+
 void RemoteOrigin::begin_list(Reactor& home, ListCall& call) {
   BC_ASSERT(call.fd >= 0 && call.entries_max > 0);
   call.entries.clear();
@@ -62,6 +101,7 @@ void RemoteOrigin::begin_list(Reactor& home, ListCall& call) {
   }
   if (directory == nullptr) return call.finish_failed({Code::again, EBUSY});
   rewind(*directory, call.offset);
+  begin_build_if_due(home);
   auto* job = new ListJob;
   job->origin = this;
   job->call = &call;
@@ -87,6 +127,7 @@ void RemoteOrigin::rewind(OpenDirectory& directory, uint64_t offset) {
   directory.token = start.token;
   directory.undecided = start.undecided;
   if (start.page_first == 0 && start.token.empty()) {
+    directory.index = tree_index_ ? tree_index_->current() : nullptr;
     const size_t slash = directory.key.rfind('/');
     const std::string_view parent = slash == std::string::npos ? "" : std::string_view(directory.key).substr(0, slash);
     directory.page.push_back(dot_entry(".", directory.key.empty() ? 1 : ino_of(directory.key)));
@@ -127,6 +168,7 @@ void RemoteOrigin::go_on_listing(HttpClient& client, ListJob* job) {
     }
     directory.starts.push_back({.page_first = page_end, .token = directory.token, .undecided = directory.undecided});
   }
+  if (directory.index != nullptr) return begin_index_page(*job);
   job->request.context = job;
   job->request.on_done = &RemoteOrigin::on_page;
   job->request.body_bytes_max = page_bytes_max;

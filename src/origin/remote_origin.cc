@@ -72,6 +72,9 @@ RemoteOrigin::RemoteOrigin(RemoteOptions options)
       names_(names_max) {
   set_up_libcurl();
   http_options_.bandwidth = &bandwidth_;
+  if (!options_.index) return;
+  tree_index_.emplace(*options_.index);
+  build_helper_.emplace(1);
 }
 
 RemoteOrigin::~RemoteOrigin() = default;
@@ -143,11 +146,18 @@ void RemoteOrigin::resolve(Reactor& home, OriginCall& call, const std::string& k
   job->call = &call;
   job->opening = opening;
   job->key = key;
+  begin_build_if_due(home);
+  if (std::shared_ptr<const NameIndex> index = tree_index_ ? tree_index_->current() : nullptr) {
+    return look_in_index(home, *job, std::move(index));
+  }
   look(client_of(home), *job);
 }
 
-uint64_t RemoteOrigin::trusted_until(uint64_t now_ns, bool exists) const {
-  const uint64_t trusted_ns = options_.volume.revalidate_ns;
+uint64_t RemoteOrigin::trusted_until(uint64_t now_ns, bool exists) {
+  uint64_t trusted_ns = options_.volume.revalidate_ns;
+  // What the index says is as old as it is.
+  if (tree_index_ && tree_index_->current() != nullptr)
+    trusted_ns = std::min(trusted_ns, tree_index_->trusted_ns_left());
   if (!exists) return now_ns + std::min(trusted_ns, absent_ns_max);
   return trusted_ns == config_never_ns ? UINT64_MAX : now_ns + trusted_ns;
 }
@@ -227,7 +237,7 @@ void RemoteOrigin::on_read(HttpRequest& request) {
   Error why = request.error;
   // Deleted since it was opened: its old bytes are gone.
   if (why.code == Code::not_found) why = {Code::stale, ESTALE};
-  if (why.code == Code::stale) job->origin->names_.forget(call.key);
+  if (why.code == Code::stale) job->origin->forget(call);
   job->origin->tell_failure("reading", call.key, request, call.request_id);
   call.finish_failed(why);
 }
@@ -320,6 +330,7 @@ void RemoteOrigin::set_limits(const OriginConfig& config) {
 
 void RemoteOrigin::stop() {
   if (stopping_.exchange(true)) return;
+  if (build_helper_) build_helper_->stop();
   const std::lock_guard lock(clients_mutex_);
   std::unique_ptr<Poster> poster;
   for (const std::unique_ptr<Client>& client : clients_) {
@@ -331,18 +342,21 @@ void RemoteOrigin::stop() {
 }
 
 bool RemoteOrigin::join(unsigned patience_ms) {
+  const auto begun = std::chrono::steady_clock::now();
+  const bool helper_ended = !build_helper_ || build_helper_->join(patience_ms);
   const std::lock_guard lock(clients_mutex_);
-  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
+  const auto until = begun + std::chrono::milliseconds(patience_ms);
   const auto ended = [this] {
-    return std::ranges::all_of(clients_, [](const std::unique_ptr<Client>& client) {
-      return client->http.active() == 0 && client->stop_message.handled.load(std::memory_order_acquire);
-    });
+    return !(tree_index_ && tree_index_->building()) &&
+           std::ranges::all_of(clients_, [](const std::unique_ptr<Client>& client) {
+             return client->http.active() == 0 && client->stop_message.handled.load(std::memory_order_acquire);
+           });
   };
   while (!ended()) {
     if (std::chrono::steady_clock::now() >= until) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  return true;
+  return helper_ended;
 }
 
 }  // namespace blobcache

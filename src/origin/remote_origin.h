@@ -5,6 +5,7 @@
 //             `revalidate`, so that a listing that the kernel keeps is no older than that
 //   Listings  a cookie is the number of entries before it. The page in hand is kept with the open directory, and where each
 //             page began: going on costs no request, going back one, in another open directory one for each page before
+//   Index     where the volume has one (TreeIndex), look-ups and listings are answered from it, and nobody is asked
 //   Stopping  stop() ends what is in flight by a message to each core that has something; join() false: such a core has
 //             ended before, and nothing may be freed
 #pragma once
@@ -14,16 +15,20 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/config.h"
+#include "base/limits.h"
 #include "origin/bandwidth.h"
 #include "origin/http_client.h"
 #include "origin/http_failure.h"
 #include "origin/name_cache.h"
 #include "origin/origin.h"
+#include "origin/tree_index.h"
+#include "ring/blocking.h"
 
 namespace blobcache {
 
@@ -36,8 +41,10 @@ struct OpenDirectory {
   bool begun = false;   // a page was asked for
   bool at_end = false;  // no page follows
   std::string token;    // of the page that follows; empty: the first
-  // Files that may still turn out to be directories, not yet counted (s3_list.cc).
+  // Files that may still turn out to be directories, not yet counted (remote_list.cc).
   std::vector<DirectoryEntry> undecided;
+  // Not null: the pages are this index's, and a token is the key to go on from.
+  std::shared_ptr<const NameIndex> index;
 
   struct Start {
     uint64_t page_first;
@@ -52,6 +59,24 @@ struct RemoteOptions {
   OriginConfig origin;
   bool http1_only = false;
   std::string ca_file;
+  std::optional<TreeIndex::Options> index;
+  size_t tree_bytes_max = 64 * limits::MiB;  // of one answer when the index is made
+};
+
+// One block of an index on its way from its file.
+struct IndexRead : Op {
+  std::shared_ptr<const NameIndex> index;
+  size_t block = 0;
+  std::unique_ptr<std::byte[]> bytes;
+  void* job = nullptr;
+};
+
+// A name of a directory as its source has it.
+struct ListedItem {
+  std::string name;  // a directory's ends with '/'
+  uint64_t size = 0;
+  int64_t mtime_s = 0;
+  std::string version;  // at most 63 bytes; empty: not told
 };
 
 // A look-up on its way. `call` is a LookupCall or an OpenCall.
@@ -62,12 +87,15 @@ struct LookJob {
   std::string key;
   HttpRequest requests[2];
   unsigned requests_left = 0;
+  IndexRead read;
 };
 struct ListJob {
   class RemoteOrigin* origin = nullptr;
   ListCall* call = nullptr;
   OpenDirectory* directory = nullptr;
   HttpRequest request;
+  IndexRead read;
+  std::vector<ListedItem> items;
 };
 struct ReadJob {
   class RemoteOrigin* origin = nullptr;
@@ -101,6 +129,11 @@ class RemoteOrigin : public Origin {
   virtual void address_page(ListJob& job) = 0;
   // Adds the page that came to directory.page, and says what follows. Errors: protocol.
   virtual Result<void> take_page(ListJob& job) = 0;
+  // The whole tree for the index. Fills in what to ask for next; token: empty at first.
+  virtual void address_tree(HttpRequest& request, const std::string& token) = 0;
+  // On a helper thread: gives the names that came to the writer. The next token, empty: those were all. Errors: protocol, or
+  // the writer's.
+  virtual Result<std::string> take_tree(const HttpRequest& request, NameIndexWriter& writer) = 0;
   // The server's own word for why it refused, from an answer's body; empty: it gave none.
   virtual std::string said_by(const HttpRequest& request) const = 0;
   // Says in the log what failed; the answers that are none ("not found") need no words.
@@ -127,6 +160,10 @@ class RemoteOrigin : public Origin {
   static uint64_t ino_of(std::string_view key);
   static std::string child_of(std::string_view directory, std::string_view name);
   void count_hidden(std::string_view key);
+  // Tells the names of a page (sorted as bytes) to directory.page, by the rules of docs/S3.md; directory.at_end says whether
+  // a page follows.
+  void tell_names(OpenDirectory& directory, std::span<const ListedItem> items);
+  TreeIndex* tree_index() { return tree_index_ ? &*tree_index_ : nullptr; }
 
   const RemoteOptions& options() const { return options_; }
   HttpOptions& http_options() { return http_options_; }
@@ -138,7 +175,36 @@ class RemoteOrigin : public Origin {
   bool begin_call(Reactor& home, OriginCall& call);
   void resolve(Reactor& home, OriginCall& call, const std::string& key, bool opening);
   void finish_look(OriginCall& call, bool opening, const std::string& key, const Result<KnownName>& found);
-  uint64_t trusted_until(uint64_t now_ns, bool exists) const;
+  uint64_t trusted_until(uint64_t now_ns, bool exists);
+
+  // remote_index.cc
+  struct Build {
+    struct Step : BlockingCall {
+      Build* build = nullptr;
+    } step;
+    RemoteOrigin* origin = nullptr;
+    HttpRequest request;
+    std::unique_ptr<NameIndexWriter> writer;
+    std::string token;
+    Result<std::shared_ptr<const NameIndex>> result = nullptr;  // null: not all of it yet
+  };
+  void begin_build_if_due(Reactor& home);
+  static void on_tree_page(HttpRequest& request);
+  static void run_tree_page(BlockingCall& call);
+  static void on_tree_page_taken(Op& op, int32_t result, uint32_t flags);
+  void forget(const ReadCall& call);
+  void end_build(Result<std::shared_ptr<const NameIndex>> built);
+  static void begin_index_read(Reactor& home, IndexRead& read, size_t block, Op::Handler handler);
+  static bool index_read_ended(const IndexRead& read, int32_t result);
+  void look_in_index(Reactor& home, LookJob& job, std::shared_ptr<const NameIndex> index);
+  static void on_directory_block(Op& op, int32_t result, uint32_t flags);
+  static void on_file_block(Op& op, int32_t result, uint32_t flags);
+  void end_index_look(LookJob& job, const IndexedName* file);
+  void lose_index_look(LookJob& job);
+  void begin_index_page(ListJob& job);
+  static void on_index_block(Op& op, int32_t result, uint32_t flags);
+  bool take_index_block(ListJob& job);
+  void lose_index_page(ListJob& job);
 
   void go_on_listing(HttpClient& client, ListJob* job);
   static void on_page(HttpRequest& request);
@@ -157,6 +223,8 @@ class RemoteOrigin : public Origin {
   std::atomic<uint64_t> hidden_{0};
   NameCache names_;
   LinePerSecond failure_lines_;
+  std::optional<TreeIndex> tree_index_;
+  std::unique_ptr<Build> build_;  // of whoever began it, until end_build
 
   std::mutex clients_mutex_;
   std::vector<std::unique_ptr<Client>> clients_;
@@ -164,6 +232,7 @@ class RemoteOrigin : public Origin {
   std::mutex directories_mutex_;
   std::deque<OpenDirectory> directories_;  // by descriptor
   std::vector<int> free_directories_;
+  std::optional<BlockingCalls> build_helper_;  // last: it uses the rest
 };
 
 }  // namespace blobcache

@@ -29,6 +29,7 @@ constexpr int64_t refresh_pause_s = 1;  // services give the old ones until shor
 constexpr int64_t reload_pause_s = 10;  // between two looks for other credentials because the server refused ours
 constexpr int64_t clock_wrong_s = 240;  // S3 refuses from 15 minutes on
 constexpr size_t small_page_bytes_max = 64 * limits::KiB;
+constexpr uint64_t index_trusted_ns_min = 10'000'000'000;
 
 bool is_plain_host_label(std::string_view bucket) {
   for (const char c : bucket) {
@@ -351,8 +352,30 @@ bool S3Origin::check(std::string* why) {
   }
 }
 
+namespace {
+
+Result<std::optional<TreeIndex::Options>> index_options(const VolumeConfig& volume, const S3Place& place,
+                                                        const std::string& names_directory, std::string* why) {
+  if (volume.index == Indexing::off) return std::nullopt;
+  if (names_directory.empty()) {
+    *why = fmt::format("volume.index = on for {} needs a disk to keep the index on; give --cache-dir", volume.source);
+    return fail(Code::invalid, EINVAL);
+  }
+  if (volume.revalidate_ns < index_trusted_ns_min) {
+    *why = fmt::format("volume.index = on for {} would list all of it every volume.revalidate; make that at least 10s",
+                       volume.source);
+    return fail(Code::invalid, EINVAL);
+  }
+  const ObjectId identity = object_id(place.canonical_source(), "", "names");
+  return TreeIndex::Options{.path = fmt::format("{}/{}", names_directory, to_hex(identity)),
+                            .identity = identity,
+                            .trusted_ns = volume.revalidate_ns};
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Origin>> create_s3_origin(const VolumeConfig& volume, const OriginConfig& origin,
-                                                 std::string* why) {
+                                                 std::string* why, const std::string& names_directory) {
   Result<S3Place> place = parse_s3_place(volume, why);
   if (!place) return std::unexpected(place.error());
   std::string ca_file = volume.s3.ca_file;
@@ -364,9 +387,12 @@ Result<std::unique_ptr<Origin>> create_s3_origin(const VolumeConfig& volume, con
     *why = fmt::format("cannot open {}: {}", volume.source, *why);
     return std::unexpected(credentials.error());
   }
+  Result<std::optional<TreeIndex::Options>> index = index_options(volume, *place, names_directory, why);
+  if (!index) return std::unexpected(index.error());
   auto created = std::make_unique<S3Origin>(
-      RemoteOptions{.volume = volume, .origin = origin, .http1_only = true, .ca_file = ca_file}, std::move(*place),
-      credential_options, std::move(*credentials));
+      RemoteOptions{
+          .volume = volume, .origin = origin, .http1_only = true, .ca_file = ca_file, .index = std::move(*index)},
+      std::move(*place), credential_options, std::move(*credentials));
   if (!created->check(why)) {
     created->stop();
     created->join(1000);

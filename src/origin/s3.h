@@ -16,8 +16,8 @@
 namespace blobcache {
 
 // Asks the server once, so that what is wrong with names, keys and rights is said at the start: *why is one sentence. Blocks
-// for at most half a minute.
+// for at most half a minute. names_directory: of indexes; needed for volume.index.
 Result<std::unique_ptr<Origin>> create_s3_origin(const VolumeConfig& volume, const OriginConfig& origin,
-                                                 std::string* why);
+                                                 std::string* why, const std::string& names_directory = {});
 
 }  // namespace blobcache

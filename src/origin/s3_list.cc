@@ -1,9 +1,4 @@
-// From a page of ListObjectsV2 to directory entries (the rules of names are docs/S3.md).
-//
-// "a" and "a/b" can both be keys; the directory wins. In the order of keys any number of names ("a-1", "a.txt") lies between
-// "a" and "a/", on any number of pages, so a file is told only when no directory of its name can follow: once a name comes
-// that does not begin with the file's. Those that wait are prefixes of each other, so they are few (at most as many as a
-// name has bytes).
+// From pages of ListObjectsV2 to names: of one directory, or of everything for the index.
 #include <algorithm>
 #include <utility>
 
@@ -11,19 +6,6 @@
 #include "origin/s3_origin.h"
 
 namespace blobcache {
-namespace {
-
-bool is_legal_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.size() <= limits::name_bytes_max &&
-         name.find('/') == std::string_view::npos && name.find('\0') == std::string_view::npos;
-}
-
-struct Item {
-  std::string_view name;
-  const S3Object* object;  // null: a directory
-};
-
-}  // namespace
 
 void S3Origin::address_page(ListJob& job) {
   const std::string& key = job.directory->key;
@@ -37,48 +19,43 @@ Result<void> S3Origin::take_page(ListJob& job) {
   OpenDirectory& directory = *job.directory;
   const size_t prefix_bytes = place_.prefix.size() + (directory.key.empty() ? 0 : directory.key.size() + 1);
 
-  std::vector<Item> items;
+  std::vector<ListedItem> items;
   items.reserve(page->objects.size() + page->prefixes.size());
   for (const S3Object& object : page->objects) {
-    // The prefix itself is what consoles leave behind to show an empty directory.
-    if (object.key.size() <= prefix_bytes) continue;
-    items.push_back({std::string_view(object.key).substr(prefix_bytes), &object});
+    // The prefix itself is what consoles leave behind to show an empty directory. Nor is a name with a slash one of the
+    // directory, whatever the server says.
+    if (object.key.size() <= prefix_bytes || object.key.ends_with('/')) continue;
+    items.push_back({.name = object.key.substr(prefix_bytes),
+                     .size = object.size,
+                     .mtime_s = object.mtime_s,
+                     .version = compact_version(object.etag)});
   }
   for (const std::string& prefix : page->prefixes) {
-    if (prefix.size() <= prefix_bytes) continue;
-    items.push_back({std::string_view(prefix).substr(prefix_bytes), nullptr});
+    if (prefix.size() > prefix_bytes) items.push_back({.name = prefix.substr(prefix_bytes)});
   }
-  std::ranges::sort(items, {}, &Item::name);  // directories by their name with the slash, as keys are sorted
-
-  std::vector<DirectoryEntry>& undecided = directory.undecided;
-  const auto tell_last = [&] {
-    directory.page.push_back(std::move(undecided.back()));
-    undecided.pop_back();
-  };
-  for (const Item& item : items) {
-    std::string_view name = item.name;
-    if (item.object == nullptr) name.remove_suffix(1);
-    if (!is_legal_name(name)) {
-      count_hidden(item.name);
-      continue;
-    }
-    while (!undecided.empty() && !name.starts_with(undecided.back().name)) tell_last();
-    if (item.object != nullptr) {
-      undecided.push_back(file_entry(
-          directory, name,
-          {.size = item.object->size, .mtime_s = item.object->mtime_s, .version = compact_version(item.object->etag)}));
-      continue;
-    }
-    if (!undecided.empty() && undecided.back().name == name) {
-      count_hidden(name);
-      undecided.pop_back();
-    }
-    directory.page.push_back(directory_entry(directory, name));
-  }
+  std::ranges::sort(items, {}, &ListedItem::name);  // directories by their name with the slash, as keys are sorted
   directory.token = page->next_token;
   directory.at_end = !page->truncated;
-  while (directory.at_end && !undecided.empty()) tell_last();
+  tell_names(directory, items);
   return {};
+}
+
+void S3Origin::address_tree(HttpRequest& request, const std::string& token) {
+  address_listing(request, {.prefix = place_.prefix, .token = token, .delimited = false});
+}
+
+Result<std::string> S3Origin::take_tree(const HttpRequest& request, NameIndexWriter& writer) {
+  const Result<S3Page> page = parse_s3_page(request.body);
+  if (!page) return std::unexpected(page.error());
+  for (const S3Object& object : page->objects) {
+    const std::string_view key = std::string_view(object.key).substr(std::min(object.key.size(), place_.prefix.size()));
+    // Longer ones cannot be asked for.
+    if (key.empty() || key.size() >= limits::path_bytes_max) continue;
+    const std::string version = compact_version(object.etag);
+    const IndexedName name{.key = key, .size = object.size, .mtime_s = object.mtime_s, .version = version};
+    if (const Result<void> added = writer.add(name); !added) return std::unexpected(added.error());
+  }
+  return page->truncated ? page->next_token : std::string();
 }
 
 }  // namespace blobcache

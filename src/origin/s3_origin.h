@@ -51,6 +51,8 @@ class S3Origin final : public RemoteOrigin, public HttpAuthorizer {
   void address_page(ListJob& job) override;
   std::string said_by(const HttpRequest& request) const override;
   Result<void> take_page(ListJob& job) override;
+  void address_tree(HttpRequest& request, const std::string& token) override;
+  Result<std::string> take_tree(const HttpRequest& request, NameIndexWriter& writer) override;
 
  private:
   struct ListingOptions {
