@@ -226,7 +226,11 @@ bool HttpClient::take_bytes(HttpAttempt& attempt, const char* bytes, size_t leng
     refuse(attempt, {Code::protocol}, true);
     return false;
   }
-  if (request.rival != nullptr) self.lose(&attempt == request.rival ? *request.attempt : *request.rival);
+  if (request.rival != nullptr) {
+    // libcurl hands out what it has received in several pieces before the loser can be removed.
+    HttpAttempt& other = &attempt == request.rival ? *request.attempt : *request.rival;
+    if (!other.lost) self.lose(other);
+  }
   if (request.linked()) {  // in stalled_, and is no more
     request.unlink();
     self.arm_impatience(attempt);

@@ -14,8 +14,8 @@ using namespace blobcache_test;
 
 namespace {
 
-constexpr uint32_t range_bytes = 16'384;
-constexpr unsigned known_min = 100;  // ranges before the first hedge
+constexpr uint32_t range_bytes = 98'304;  // libcurl hands out 16 KiB at a time
+constexpr unsigned known_min = 100;       // ranges before the first hedge
 
 size_t body_at(const ServerReply& reply) { return reply.bytes.find("\r\n\r\n") + 4; }
 
