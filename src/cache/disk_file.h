@@ -13,7 +13,7 @@
 
 namespace blobcache {
 
-struct DiskFile : ListNode {  // the node: among those without references; under the lock of DiskFiles
+struct DiskFile : ListNode {  // the node: among those without references, or retired; under the lock of DiskFiles
   // Constant once published.
   ObjectId id;                // null: a segment
   uint64_t object_bytes = 0;  // own-file objects

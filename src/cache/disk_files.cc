@@ -12,6 +12,7 @@ DiskFiles::~DiskFiles() {
   for (uint32_t bucket = 0; bucket < bucket_count; ++bucket) {
     while (DiskFile* file = buckets_[bucket]) retire(*file);
   }
+  while (DiskFile* file = held_.pop_front()) closing_.push_back(*file);
   while (DiskFile* file = take_closing()) {
     if (file->fd >= 0) ::close(file->fd);
     if (file->sums_fd >= 0) ::close(file->sums_fd);
@@ -42,6 +43,7 @@ void DiskFiles::release(DiskFile& file) {
   const Guard guard(lock_);
   if (file.references.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
   if (!file.found) {
+    file.unlink();
     closing_.push_back(file);
     return;
   }
@@ -79,7 +81,10 @@ void DiskFiles::retire(DiskFile& file) {
   const Guard guard(lock_);
   if (!file.found) return;
   unchain_locked(file);
-  if (file.references.load(std::memory_order_acquire) > 0) return;
+  if (file.references.load(std::memory_order_acquire) > 0) {
+    held_.push_back(file);
+    return;
+  }
   file.unlink();
   --unused_count_;
   closing_.push_back(file);

@@ -4,6 +4,7 @@
 //   Invariant a file without references is in unused_ or in closing_; the last reference is given up under the lock, so
 //             that nobody finds a file that is about to be closed
 //   Closing   never on a core: the keeper takes what is to be closed, closes and frees it
+//   At the end every file is closed, whoever refers to it: the answer that carried the reference may have come to nobody
 #pragma once
 
 #include <cstdint>
@@ -51,6 +52,7 @@ class DiskFiles {
   List<DiskFile> unused_;  // the longest unused first
   uint32_t unused_count_ = 0;
   uint32_t file_count_ = 0;  // that can be found
+  List<DiskFile> held_;      // retired, and referred to
   List<DiskFile> closing_;
 };
 

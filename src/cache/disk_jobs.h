@@ -4,7 +4,7 @@
 //   Thread    filled and posted by a core; run by the keeper; on_done runs on the core that posted it (`home`)
 //   Errors    `failed` and `error`; what the job has to give back then is nothing
 //   Stopping  a job that runs while the tier stops is done and not answered: its core has ended; a file that it opened is
-//             given back by the keeper
+//             closed with the tier, as is that of an answer which came too late
 #pragma once
 
 #include <cstdint>

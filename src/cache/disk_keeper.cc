@@ -125,9 +125,7 @@ void DiskKeeper::answer(DiskJob& job) {
     job.on_done(job);
   } else if (!thread_.stopping()) {
     poster_->post(*job.home, job);
-  } else {  // the cores have ended: nobody takes what it brings
-    take_back(job);
-  }
+  }  // else the cores have ended: nobody takes what it brings
 }
 
 bool DiskKeeper::run_requests() {

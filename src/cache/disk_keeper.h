@@ -62,7 +62,6 @@ class DiskKeeper {
   void finish();
 
   // disk_keeper_jobs.cc
-  void take_back(DiskJob& job);
   Result<void> run_open(DiskOpenJob& job);
   Result<void> run_create(DiskCreateJob& job);
   Result<void> run_written(DiskWrittenJob& job);

@@ -98,24 +98,6 @@ Result<void> DiskKeeper::run_disarm(DiskDisarmJob& job) {
   return {};
 }
 
-// What a job that nobody waits for has brought. A backing id needs no word: it ends with its connection, which was aborted
-// before the cores ended.
-void DiskKeeper::take_back(DiskJob& job) {
-  DiskFile** file = nullptr;
-  if (job.kind == DiskJob::Kind::open) {
-    auto& open = static_cast<DiskOpenJob&>(job);
-    file = &open.file;
-    if (*file != nullptr && open.backing_id > 0) (*file)->armed.fetch_sub(1, std::memory_order_seq_cst);
-  } else if (job.kind == DiskJob::Kind::create) {
-    file = &static_cast<DiskCreateJob&>(job).file;
-  } else if (job.kind == DiskJob::Kind::new_segment) {
-    file = &static_cast<DiskNewSegmentJob&>(job).file;
-  }
-  if (file == nullptr || *file == nullptr) return;
-  unit_.files.release(**file);
-  *file = nullptr;
-}
-
 // The object's data, of the right size. Errors: not_found (missing or damaged: the object is of no use), io.
 Result<int> DiskKeeper::open_data(const ObjectId& id, uint64_t size) {
   const int fd = open_file(unit_.directory.root_fd(), disk_format::object_path(id).c_str(), O_DIRECT);

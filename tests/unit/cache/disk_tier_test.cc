@@ -250,23 +250,24 @@ TEST_CASE("a refused backing file leaves nothing armed") {
 TEST_CASE("files that jobs open while the tier stops are closed with it") {
   TierRig rig;
   rig.open();
-  rig.tier->release(*rig.create(1, 5 * MiB));
+  // The reference is kept: an object without a block that nobody uses is swept away.
+  AskedJob<DiskDisarmJob> blocker;
+  blocker.file = rig.create(1, 5 * MiB);
   const auto thread_count = [] {
     return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
   };
-  const auto open_in_cache = [&rig] {
+  const auto open_count = [](const std::string& path_begin) {
     int count = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
       std::error_code gone;
-      count += std::filesystem::read_symlink(entry.path(), gone).string().starts_with(rig.folder / "cache");
+      count += std::filesystem::read_symlink(entry.path(), gone).string().starts_with(path_begin);
     }
     return count;
   };
-  // The first job holds the keeper until the stop has come as far as the keeper; the others run after that.
+  // The first job holds the keeper until the stop has come about as far as the keeper; the others run then, and are
+  // answered or not.
   static std::atomic<bool> keeper_may_go;
   keeper_may_go = false;
-  AskedJob<DiskDisarmJob> blocker;
-  blocker.file = rig.open_file(1);
   blocker.file->armed.fetch_add(1);
   blocker.close_backing = [](int, int) { keeper_may_go.wait(false); };
   rig.begin(blocker);
@@ -277,19 +278,22 @@ TEST_CASE("files that jobs open while the tier stops are closed with it") {
   }
   const auto threads = thread_count();
   bool stopped = false;
-  std::thread stopper([&] { stopped = rig.tier->stop(20000); });
+  std::atomic<bool> ended = false;
+  std::jthread stopper([&] {
+    stopped = rig.tier->stop(20000);
+    ended = true;
+  });
   // One thread more, and the verifier less.
   rig.until([&] { return thread_count() <= threads; });
   keeper_may_go = true;
   keeper_may_go.notify_all();
-  stopper.join();
+  rig.until([&] { return ended.load(); });
   REQUIRE(stopped);
-  rig.reactor->turn(false);
-  for (AskedJob<DiskOpenJob>& job : jobs) {
-    if (job.done && job.file != nullptr) rig.tier->release(*job.file);
-  }
+  // Nobody gives back what the answers brought, nor what those have that were not answered.
+  for (AskedJob<DiskOpenJob>& job : jobs) CHECK(!job.failed);
+  CHECK(open_count(rig.path_of(1)) == 2);
   rig.tier.reset();
-  CHECK(open_in_cache() == 0);
+  CHECK(open_count(rig.folder / "cache") == 0);
 }
 
 TEST_CASE("a file that is missing or of another length is of no use, and the object is forgotten") {
