@@ -68,12 +68,17 @@ Result<void> DiskIndex::set_blocks(uint32_t slot, uint64_t position, Blocks bloc
   if (position == 0) {
     object.valid = blocks.valid;
     object.verified = blocks.verified;
+    if (blocks.valid == 0) object.frequency = 0;
   } else {
     uint32_t chunk = find_chunk(slot, position);
     if (chunk == disk_slot_none && blocks.valid != 0) {
       chunk = chunks_.acquire();
       if (chunk == disk_slot_none) return fail(Code::full);
-      chunks_[chunk] = {.valid = 0, .verified = 0, .owner = slot, .position = static_cast<uint32_t>(position)};
+      chunks_[chunk] = {.valid = 0,
+                        .verified = 0,
+                        .owner = slot,
+                        .position = static_cast<uint32_t>(position) & 0xffffff,
+                        .frequency = 0};
       chunks_.link(chunk_bucket(slot, position), chunk);
       object.add_chunks(1);
     }
@@ -138,7 +143,6 @@ bool DiskIndex::find(const ObjectId& id, uint64_t position, DiskView* view_out) 
                .confirmed = object.confirmed != 0,
                .whole = object.whole != 0,
                .whole_verified = object.confirmed && object.chunks_verified == chunks,
-               .frequency = static_cast<uint8_t>(object.frequency),
                .pinned = object.pins > 0,
                .empty = object.valid == 0 && object.chunks == 0,
                .entry = blocks.valid == 0 ? disk_slot_none : entry};
@@ -301,14 +305,6 @@ void DiskIndex::drop_marks(const ObjectId& id) {
                 .flags = object.whole ? disk_format::flag_whole : uint8_t{0},
                 .id = {id.words[0], id.words[1]}};
   if (DiskLog* log = disks_[object.disk].log) log->append(record);
-}
-
-Result<void> DiskIndex::set_frequency(const ObjectId& id, uint8_t frequency) {
-  const Guard guard(stripes_[stripe_of(id)].lock);
-  const uint32_t slot = find_object(id);
-  if (slot == disk_slot_none) return fail(Code::not_found);
-  objects_[slot].frequency = frequency;
-  return {};
 }
 
 Result<void> DiskIndex::pin(const ObjectId& id) {

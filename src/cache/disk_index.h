@@ -43,7 +43,6 @@ struct DiskView {
   bool confirmed = false;
   bool whole = false;           // somebody said so: worth verifying
   bool whole_verified = false;  // all blocks are verified, now: may be armed
-  uint8_t frequency = 0;
   bool pinned = false;
   bool empty = false;               // no block of the object is valid
   uint32_t entry = disk_slot_none;  // of the chunk, see DiskIndex::entries_count; none: it has no blocks
@@ -56,6 +55,7 @@ struct DiskEntry {
   uint64_t position = 0;
   uint64_t valid = 0;
   uint32_t entry = disk_slot_none;
+  uint8_t frequency = 0;  // when the disk was last loaded
   bool packed = false;
   bool pinned = false;
   uint32_t segment = 0;  // packed only
@@ -104,8 +104,6 @@ class DiskIndex {
   // Long. Compares with what was recorded: the same: true, its marks count. Another: false, its marks are dropped.
   // Errors: not_found, invalid (packed: see confirm_segment).
   Result<bool> confirm(const ObjectId& id, disk_format::FileStamp stamp);
-  // frequency: what the eviction policy counts, 0-255; reaches the disk only with a snapshot.
-  Result<void> set_frequency(const ObjectId& id, uint8_t frequency);
   // A pinned object is not removed. At most 65535 at once: again. Errors: not_found.
   Result<void> pin(const ObjectId& id);
   void unpin(const ObjectId& id);
@@ -152,6 +150,7 @@ class DiskIndex {
     uint32_t objects = 0;
     disk_format::FileStamp stamp = 0;
     Confirm confirmed = Confirm::unknown;
+    uint8_t frequency = 0;
     bool removed = false;
   };
   struct Disk {

@@ -88,7 +88,11 @@ bool DiskIndex::apply_blocks(unsigned disk, const Record& record) {
   if (record.position >= disk_format::index_chunks_of(size)) return false;
   if ((record.valid & ~disk_format::blocks_mask(size, record.position)) != 0) return false;
   if ((record.verified & ~record.valid) != 0) return false;
-  return set_blocks(slot, record.position, {.valid = record.valid, .verified = record.verified}).has_value();
+  if (!set_blocks(slot, record.position, {.valid = record.valid, .verified = record.verified})) return false;
+  if (record.frequency == 0) return true;  // a log's says nothing of it
+  const uint32_t chunk = record.position == 0 ? disk_slot_none : find_chunk(slot, record.position);
+  if (chunk != disk_slot_none) chunks_[chunk].frequency = record.frequency;
+  return true;
 }
 
 bool DiskIndex::apply_to_known(unsigned disk, const Record& record) {
@@ -117,6 +121,7 @@ bool DiskIndex::apply_segment(unsigned disk, const Record& record) {
   }
   segment->stamp = record.place;
   segment->confirmed = Confirm::unknown;
+  if (record.frequency != 0) segment->frequency = record.frequency;
   return true;
 }
 
@@ -149,8 +154,10 @@ void DiskIndex::copy_segments(unsigned disk, std::vector<Record>* out) const {
   for (uint32_t i = 0; i < disks_[disk].segment_count; ++i) {
     const Segment& segment = disks_[disk].segments[i];
     if (segment.removed) continue;
-    out->push_back(
-        {.type = static_cast<uint8_t>(RecordType::segment), .position = segment.number, .place = segment.stamp});
+    out->push_back({.type = static_cast<uint8_t>(RecordType::segment),
+                    .frequency = segment.frequency,
+                    .position = segment.number,
+                    .place = segment.stamp});
   }
 }
 
@@ -207,13 +214,15 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
       }
       return cursor->bucket == table.buckets_per_part();
     };
-    const auto push = [&](const DiskObject& object, uint64_t position, uint64_t valid, uint32_t entry) {
+    const auto push = [&](const DiskObject& object, uint64_t position, uint64_t valid, uint32_t entry,
+                          uint32_t frequency) {
       if (object.disk != disk) return;
       out->push_back({.id = object.id,
                       .size = object.size,
                       .position = position,
                       .valid = valid,
                       .entry = entry,
+                      .frequency = static_cast<uint8_t>(frequency),
                       .packed = object.packed != 0,
                       .pinned = object.pins > 0,
                       .segment = object.packed ? disk_format::segment_of(object.place) : 0,
@@ -221,12 +230,15 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
     };
     bool ended = false;
     if (!cursor->in_chunks) {
-      ended = copy(objects_, [&](uint32_t slot) { push(objects_[slot], 0, objects_[slot].valid, slot); });
+      ended = copy(objects_, [&](uint32_t slot) {
+        push(objects_[slot], 0, objects_[slot].valid, slot, static_cast<uint32_t>(objects_[slot].frequency));
+      });
     } else {
       ended = copy(chunks_, [&](uint32_t chunk) {
         const uint32_t owner = chunks_[chunk].owner;
         if (find_object(objects_[owner].id) != owner) return;  // on its way out
-        push(objects_[owner], chunks_[chunk].position, chunks_[chunk].valid, objects_max_ + chunk);
+        push(objects_[owner], chunks_[chunk].position, chunks_[chunk].valid, objects_max_ + chunk,
+             chunks_[chunk].frequency);
       });
     }
     if (!ended) continue;

@@ -204,6 +204,7 @@ Result<void> DiskJournal::begin_snapshot() {
 Result<void> DiskJournal::copy_next_stripe() {
   index_.copy_stripe(options_.disk, stripe_++, &copied_);
   for (IndexRecord& record : copied_) {
+    if (options_.frequency_of != nullptr) record.frequency = options_.frequency_of(options_.context, record);
     seal(record,
          disk_format::record_seed(options_.disk_uuid, IndexFileKind::snapshot, log_.generation(), snapshot_records_++));
   }

@@ -31,6 +31,9 @@ class DiskJournal {
     uint32_t log_records_max = 32768;  // see DiskLogOptions
     // A new snapshot when the logs are larger than the last one, and than this.
     uint64_t log_bytes_min = 4 * limits::MiB;
+    // The frequency of what a record of a snapshot tells of; null: 0.
+    uint8_t (*frequency_of)(void* context, const disk_format::IndexRecord& record) = nullptr;
+    void* context = nullptr;
   };
   DiskJournal(DiskIndex& index, const Options& options);
 

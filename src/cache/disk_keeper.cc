@@ -22,6 +22,7 @@ constexpr uint64_t tick_ns = 100'000'000;
 // A tick that found nothing to do, with nothing done since: only other users of the filesystem may have changed something.
 constexpr uint64_t idle_tick_ns = 5 * DiskHealth::second_ns;
 constexpr unsigned jobs_between_ticks = 64;
+constexpr uint64_t last_snapshot_records_max = 262'144;  // 16 MiB
 
 }  // namespace
 
@@ -183,6 +184,18 @@ void DiskKeeper::keep_journal() {
   if (!stepped) unit_.on_write_error(stepped.error().os_errno);
 }
 
+// How often things were read is told by snapshots alone. Where one would take long, the last one must do.
+void DiskKeeper::write_last_snapshot() {
+  if (unit_.health->state() != DiskState::ok) return;
+  if (uint64_t{index_.object_count()} + index_.chunk_count() > last_snapshot_records_max) return;
+  while (true) {
+    thread_.begin_work();
+    const Result<bool> more = unit_.journal->step_snapshot();
+    if (!more) unit_.on_write_error(more.error().os_errno);
+    if (!more || !*more) return;
+  }
+}
+
 // Stamps, so that marks survive. Files whose writes did not end have none, and are verified again.
 void DiskKeeper::finish() {
   for (DiskFile* file : unit_.files.reference_all()) {
@@ -200,6 +213,7 @@ void DiskKeeper::finish() {
   close_files();
   if (orphan_folder_fd_ >= 0) ::close(std::exchange(orphan_folder_fd_, -1));
   unit_.keep_spent();
+  write_last_snapshot();
   const Result<void> stopped = unit_.journal->stop();
   if (!stopped) unit_.on_write_error(stopped.error().os_errno);
 }

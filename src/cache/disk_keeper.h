@@ -60,6 +60,7 @@ class DiskKeeper {
   uint64_t tick();  // when it wants to be called again
   void keep_journal();
   void finish();
+  void write_last_snapshot();
 
   // disk_keeper_jobs.cc
   Result<void> run_open(DiskOpenJob& job);

@@ -136,6 +136,16 @@ uint64_t DiskSpace::bytes_of(uint32_t entry) const {
   return entry == disk_slot_none ? 0 : eviction_.bytes_of(entry);
 }
 
+uint8_t DiskSpace::frequency_of(uint32_t entry) const {
+  const Guard guard(lock_);
+  return entry == disk_slot_none ? 0 : eviction_.frequency(entry);
+}
+
+void DiskSpace::restore(uint32_t entry, uint8_t frequency) {
+  const Guard guard(lock_);
+  if (eviction_.bytes_of(entry) != 0) eviction_.restore(entry, frequency);
+}
+
 void DiskSpace::settle(uint64_t bytes) {
   const Guard guard(lock_);
   BC_ASSERT(leaving_ >= bytes);

@@ -64,6 +64,9 @@ class DiskSpace {
   uint64_t bytes_of(uint32_t entry) const;
   // Bytes that were leaving are gone, or are kept by open descriptors.
   void settle(uint64_t bytes);
+  // As Eviction::frequency and restore.
+  uint8_t frequency_of(uint32_t entry) const;
+  void restore(uint32_t entry, uint8_t frequency);
   void keep(uint64_t bytes);
   void settle_kept(uint64_t bytes);
 

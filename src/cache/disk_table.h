@@ -49,7 +49,8 @@ struct DiskChunk {
   uint64_t valid;
   uint64_t verified;
   uint32_t owner;
-  uint32_t position;  // never 0
+  uint32_t position : 24;  // never 0
+  uint32_t frequency : 8;
 };
 static_assert(sizeof(DiskChunk) == 24);
 

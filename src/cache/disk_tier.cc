@@ -121,17 +121,27 @@ void DiskTier::Impl::account(DiskUnit& unit) {
         if (entry.valid == 0) continue;
         unit.space->add(entry.entry, chunk_hash(entry.id, entry.position),
                         disk_format::bytes_of_blocks(entry.size, entry.position, entry.valid));
+        unit.space->restore(entry.entry, entry.frequency);
       } else if (entry.position == 0) {
         unit.keeper->add_known_segment(entry.segment, disk_format::packed_pages(entry.size) * limits::page_bytes);
       }
     }
   }
+  std::vector<DiskIndex::Record> segments;
+  shared.index.copy_segments(unit.number, &segments);
+  for (const DiskIndex::Record& segment : segments)
+    unit.space->restore(shared.segment_entry(unit.number, segment.position), segment.frequency);
 }
 
 Result<void> DiskTier::Impl::open_disk(DiskUnit& unit, std::string* message_out) {
+  const auto frequency_of = [](void* context, const disk_format::IndexRecord& record) {
+    return static_cast<const DiskUnit*>(context)->frequency_of(record);
+  };
   unit.journal = std::make_unique<DiskJournal>(shared.index, DiskJournal::Options{.index_fd = unit.directory.index_fd(),
                                                                                   .disk_uuid = unit.directory.disk(),
-                                                                                  .disk = unit.number});
+                                                                                  .disk = unit.number,
+                                                                                  .frequency_of = frequency_of,
+                                                                                  .context = &unit});
   const Result<DiskLoadReport> loaded = unit.journal->load();
   unit.load_spent();
   Result<void> measured;

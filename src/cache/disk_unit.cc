@@ -60,6 +60,14 @@ void DiskUnit::keep_spent() {
   kept_spent_ = spent;
 }
 
+uint8_t DiskUnit::frequency_of(const disk_format::IndexRecord& record) const {
+  if (record.type == static_cast<uint8_t>(disk_format::RecordType::segment))
+    return space->frequency_of(shared.segment_entry(number, record.position));
+  DiskView view;
+  const bool known = shared.index.find({{record.id[0], record.id[1]}}, record.position, &view);
+  return known && !view.place.packed ? space->frequency_of(view.entry) : 0;
+}
+
 // This disk's part of an amount for all: bytes are divided evenly, a share is the same of each.
 uint64_t DiskUnit::part_of(const Amount& amount, uint64_t total) const {
   return amount.is_share ? amount.resolve(total) : amount.bytes / shared.cache.disks.size();

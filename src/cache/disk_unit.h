@@ -79,6 +79,8 @@ struct DiskUnit {
   // The write budget's day outlives the process: index/budget. What cannot be read counts as nothing. keep_spent may block.
   void load_spent();
   void keep_spent();
+  // What eviction counts of what the record tells of.
+  uint8_t frequency_of(const disk_format::IndexRecord& record) const;
   // Measures the filesystem and sets the limit. May block. Errors: io.
   Result<void> measure();
 

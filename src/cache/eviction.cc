@@ -156,6 +156,19 @@ void Eviction::to_front_of_main(uint32_t slot, uint8_t visits) {
   main_.push(entries_, slot);
 }
 
+uint8_t Eviction::frequency(uint32_t slot) const {
+  const EvictionEntry& entry = entries_[slot];
+  if (entry.queue == EvictionEntry::Queue::absent) return 0;
+  const uint8_t visits = entry.visits.load(std::memory_order_relaxed);
+  return entry.queue == EvictionEntry::Queue::main ? visits | frequency_main : visits;
+}
+
+void Eviction::restore(uint32_t slot, uint8_t frequency) {
+  const uint8_t visits = frequency & visits_max;
+  if ((frequency & frequency_main) != 0) return to_front_of_main(slot, visits);
+  entries_[slot].visits.store(visits, std::memory_order_relaxed);
+}
+
 uint32_t Eviction::victim() {
   for (unsigned looks = 0;; ++looks) {
     const bool young_is_over = young_.count > 0 && young_.pages * young_share > capacity_pages_;

@@ -112,6 +112,11 @@ class Eviction {
     return entries_[slot].queue == EvictionEntry::Queue::absent ? 0 : entries_[slot].pages * page_bytes;
   }
 
+  // What a restart should know of what is in the slot: 0 of what nobody read again, or of nothing.
+  uint8_t frequency(uint32_t slot) const;
+  // Of what was just inserted. frequency: any value.
+  void restore(uint32_t slot, uint8_t frequency);
+
   // The slot that should leave; none: there is no entry. The same until evict, refuse or another call but on_hit.
   uint32_t victim();
   void evict(uint32_t slot, uint64_t hash);
@@ -155,8 +160,9 @@ class Eviction {
   static constexpr uint64_t page_bytes = 4096;
   static constexpr uint8_t visits_max = 3;
   static constexpr uint8_t visits_to_stay = 2;
-  static constexpr unsigned young_share = 10;  // a tenth
-  static constexpr unsigned age_steps = 256;   // in one capacity's worth of evicted pages
+  static constexpr uint8_t frequency_main = visits_max + 1;  // a bit beside the visits
+  static constexpr unsigned young_share = 10;                // a tenth
+  static constexpr unsigned age_steps = 256;                 // in one capacity's worth of evicted pages
 
   static uint32_t pages_of(uint64_t bytes);
   EvictionQueue& queue_of(uint32_t slot);

@@ -237,6 +237,33 @@ TEST_CASE("a read that never ends takes the disk down, until it ends") {
   rig.until([&] { return rig.known(1); });
 }
 
+TEST_CASE("what was read again before a restart stays in a full cache after it") {
+  TierRig rig;
+  rig.options.cache.disks[0].size = {.bytes = 64 * MiB};
+  rig.open();
+  Packed packed{.file = new_segment(rig)};
+  pack(packed, 100, 3 * MiB);
+  REQUIRE(tell(rig, packed));
+  end(rig, packed);
+  // Of two chunks each; of the even ones the second chunk is read again, of the odd ones nothing.
+  for (uint64_t number = 0; number < 4; ++number) REQUIRE(rig.write_object(number, 8 * MiB));
+  const auto visit = [&rig](uint64_t number, uint64_t position) {
+    const DiskView view = rig.view(number, position);
+    for (int i = 0; i < 2; ++i) rig.tier->on_visit(id_of(number), position, 4 * MiB, &view);
+  };
+  visit(0, 1);
+  visit(2, 1);
+  visit(100, 0);
+  rig.close();
+  rig.open();
+  for (uint64_t number = 10; number < 30; ++number) rig.until([&] { return rig.write_object(number, 4 * MiB); });
+  for (uint64_t number = 0; number < 4; ++number) {
+    CHECK(rig.view(number, 0).valid == 0);
+    CHECK((rig.view(number, 1).valid != 0) == (number % 2 == 0));
+  }
+  CHECK(rig.known(100));
+}
+
 TEST_CASE("the day's write budget ends writes") {
   TierRig rig;
   rig.options.cache.write_budget_bytes = 8 * MiB;

@@ -123,6 +123,26 @@ TEST_CASE("an entry grows and shrinks, and what is used with it") {
   CHECK(eviction.used_bytes() == 10 * page);
 }
 
+TEST_CASE("how often an entry was read is told, and taken over by another") {
+  std::vector<EvictionEntry> entries(8);
+  Eviction before({.entries = std::span(entries).first(4), .capacity_bytes = 20 * page, .keys_count = 2});
+  for (uint32_t slot = 0; slot < 3; ++slot) before.insert(slot, mixed(slot), 5 * page);
+  before.on_hit(1);
+  for (int i = 0; i < 2; ++i) before.on_hit(0);
+  CHECK(before.victim() == 1);  // 0 has gone to main, and 1 was read once
+  before.on_hit(0);
+  CHECK(before.frequency(2) == 0);
+  CHECK(before.frequency(3) == 0);
+  Eviction after({.entries = std::span(entries).last(4), .capacity_bytes = 20 * page, .keys_count = 2});
+  for (uint32_t slot = 0; slot < 3; ++slot) after.insert(slot, mixed(slot), 5 * page);
+  for (uint32_t slot = 0; slot < 3; ++slot) after.restore(slot, before.frequency(slot));
+  for (uint32_t slot = 0; slot < 3; ++slot) CHECK(after.frequency(slot) == before.frequency(slot));
+  after.verify();
+  CHECK(after.victim() == 1);
+  after.restore(2, 255);  // whatever a disk says
+  after.verify();
+}
+
 TEST_CASE("a sequence by hand") {
   // Ten pages; the young queue is over its share from two pages on.
   KeyedCache cache(20, 10, false);
