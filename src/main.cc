@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
       Command{"umount", "end a mount, also a dead or a hung one", umount_command},
       Command{"run", "serve every volume of a configuration file", run_command},
       Command{"status", "what a running node is doing", status_command},
+      Command{"top", "what a running node is doing, live", top_command},
       Command{"warm", "fill the cache with files, report on them, or drop them", warm_command},
       Command{"stat", "what the cache knows of a file", stat_command},
       Command{"path", "the backing file of a file that is whole on disk", path_command},

@@ -7,6 +7,7 @@ int mount_command(int argc, char** argv);
 int umount_command(int argc, char** argv);
 int run_command(int argc, char** argv);
 int status_command(int argc, char** argv);
+int top_command(int argc, char** argv);
 int warm_command(int argc, char** argv);
 int stat_command(int argc, char** argv);
 int path_command(int argc, char** argv);

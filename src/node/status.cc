@@ -1,6 +1,7 @@
 #include "node/status.h"
 
 #include <algorithm>
+#include <ctime>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -37,7 +38,55 @@ struct Sums {
   uint64_t deadlines = 0;
   uint64_t errors = 0;
   uint64_t bytes[serve::tier_count] = {};
+  uint64_t replies[serve::tier_count] = {};
+  HistogramSums read_latency;
 };
+
+// {"memory":1,...}
+std::string tiers_json(const uint64_t (&values)[serve::tier_count]) {
+  return fmt::format(R"({{"memory":{},"disk":{},"peer":{},"origin":{}}})", values[0], values[1], values[2], values[3]);
+}
+
+// Pairs of a bucket's upper bound and what is in it, empty ones left out, so that who asks twice knows the times between. The
+// last bucket has no bound.
+std::string buckets_json(const HistogramSums& sums) {
+  std::string pairs;
+  for (unsigned i = 0; i < sums.counts.size(); ++i) {
+    if (sums.counts[i] == 0) continue;
+    const std::string bound = i < histogram::bounds_count ? fmt::format("{}", histogram::bounds_ns[i]) : "null";
+    pairs += fmt::format("{}[{},{}]", pairs.empty() ? "" : ",", bound, sums.counts[i]);
+  }
+  return "[" + pairs + "]";
+}
+
+std::string buckets_json(const LatencyHistogram& latency) {
+  std::string pairs;
+  for (unsigned i = 0; i < LatencyHistogram::buckets; ++i) {
+    if (const uint64_t count = latency.count(i); count > 0) {
+      pairs += fmt::format("{}[{},{}]", pairs.empty() ? "" : ",", LatencyHistogram::bucket_end_us(i), count);
+    }
+  }
+  return "[" + pairs + "]";
+}
+
+uint64_t monotonic_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+std::string slow_json(const serve::SlowRequests& slow) {
+  const uint64_t now_ns = monotonic_ns();
+  std::string all;
+  for (const serve::SlowRequest& each : slow.all()) {
+    all += fmt::format(
+        R"({}{{"operation":"{}","file":{},"age_s":{},"total_ms":{},"disk_ms":{},"peer_ms":{},"origin_ms":{}}})",
+        all.empty() ? "" : ",", each.operation, quoted(each.file),
+        now_ns > each.ended_ns ? (now_ns - each.ended_ns) / 1'000'000'000 : 0, each.total_ms, each.disk_ms,
+        each.peer_ms, each.origin_ms);
+  }
+  return "[" + all + "]";
+}
 
 // Of what was fetched ahead of readers.
 std::string prefetch_json(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {
@@ -78,7 +127,11 @@ Sums sum(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {
     for (const auto& place : counters.errors) {
       for (const Counter& counter : place) sums.errors += counter.value();
     }
-    for (unsigned tier = 0; tier < serve::tier_count; ++tier) sums.bytes[tier] += counters.bytes[tier].value();
+    for (unsigned tier = 0; tier < serve::tier_count; ++tier) {
+      sums.bytes[tier] += counters.bytes[tier].value();
+      sums.replies[tier] += counters.replies[tier].value();
+    }
+    sums.read_latency.add(counters.latency[static_cast<unsigned>(serve::OperationKind::read)]);
     sums.reads += counters.reads.value();
     sums.memory_hits += counters.memory_hits.value();
     sums.disk_hits += counters.disk_hits.value();
@@ -98,13 +151,13 @@ std::string volume_json(const serve::Volume& volume, const std::vector<std::uniq
       R"({{"name":{},"source":{},"mountpoint":{},"transport":"{}","passthrough":{},"open":{},"nodes":{},"nodes_max":{},)"
       R"("requests":{},"reads":{},"memory_hits":{},"disk_hits":{},"passthrough_opens":{},"passthrough_bytes":{},)"
       R"("origin_reads":{},"origin_bytes":{},"interrupts":{},"deadlines":{},)"
-      R"("errors":{},"bytes":{{"memory":{},"disk":{},"peer":{},"origin":{}}},"prefetch":{}}})",
+      R"("errors":{},"bytes":{},"replies":{},"read_latency_ns":{},"slow":{},"prefetch":{}}})",
       quoted(volume.config.name), quoted(volume.config.source), quoted(volume.config.mountpoint),
       volume.session.facts().uring ? "uring" : "dev", volume.session.facts().passthrough, volume.handles.open_count(),
       volume.inodes.count(), volume.inodes.nodes_max(), sums.requests, sums.reads, sums.memory_hits, sums.disk_hits,
       sums.passthrough_opens, sums.passthrough_bytes, sums.origin_reads, sums.origin_bytes, sums.interrupts,
-      sums.deadlines, sums.errors, sums.bytes[0], sums.bytes[1], sums.bytes[2], sums.bytes[3],
-      prefetch_json(cores, volume.number));
+      sums.deadlines, sums.errors, tiers_json(sums.bytes), tiers_json(sums.replies), buckets_json(sums.read_latency),
+      slow_json(volume.slow_requests), prefetch_json(cores, volume.number));
 }
 
 std::string origin_json(const serve::Volume& volume) {
@@ -113,11 +166,11 @@ std::string origin_json(const serve::Volume& volume) {
   return fmt::format(
       R"({{"volume":{},"requests":{},"bytes":{},"retries":{},"throttled":{},"errors":{},"hedges":{},"hedges_won":{},)"
       R"("verified":{},"corrupt":{},)"
-      R"("connections":{},"first_byte_us":{{"p50":{},"p95":{},"p99":{}}}}})",
+      R"("connections":{},"first_byte_us":{{"p50":{},"p95":{},"p99":{},"buckets":{}}}}})",
       quoted(volume.config.name), counters.requests.load(), counters.bytes.load(), counters.retries.load(),
       counters.throttled.load(), counters.errors.load(), counters.hedges.load(), counters.hedges_won.load(),
       counters.verified.load(), counters.corrupt.load(), counters.connections.load(), latency.percentile_us(0.5),
-      latency.percentile_us(0.95), latency.percentile_us(0.99));
+      latency.percentile_us(0.95), latency.percentile_us(0.99), buckets_json(latency));
 }
 
 std::string disk_json(const DiskStats& disk) {

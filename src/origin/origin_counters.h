@@ -24,6 +24,7 @@ class LatencyHistogram {
     for (const std::atomic<uint64_t>& bucket : counts_) total += bucket.load(std::memory_order_relaxed);
     return total;
   }
+  uint64_t count(unsigned bucket) const { return counts_[bucket].load(std::memory_order_relaxed); }
   // An upper bound of the share (0 to 1) of all that is lowest, at most a quarter too high; 0: nothing was added.
   uint64_t percentile_us(double share) const {
     const auto wanted = static_cast<uint64_t>(share * static_cast<double>(count()));

@@ -83,6 +83,13 @@ void VolumeServer::tell_slow(Request& request, uint64_t total_ns) {
   const bool known = volume().inodes.get(trail.node, node);
   BC_LOG_WITH(warn, fields, "{}: slow {}{} '{}'", volume().config.name, operation_name(trail.opcode),
               trail.opcode == FUSE_LOOKUP ? " in" : " of", known ? node.key : "?");
+  volume().slow_requests.add({.file = std::string(known ? node.key : "?"),
+                              .operation = operation_name(trail.opcode),
+                              .ended_ns = now_ns(),
+                              .total_ms = ms(total_ns),
+                              .disk_ms = tier_ms(Tier::disk),
+                              .peer_ms = tier_ms(Tier::peer),
+                              .origin_ms = tier_ms(Tier::origin)});
 }
 
 }  // namespace blobcache::serve

@@ -16,6 +16,7 @@
 #include "serve/backing_files.h"
 #include "serve/handle.h"
 #include "serve/prefetch.h"
+#include "serve/slow_requests.h"
 
 namespace blobcache::serve {
 
@@ -59,6 +60,7 @@ struct Volume {
   fuse::Inodes inodes;
   Handles handles;
   BackingFiles backing_files;
+  SlowRequests slow_requests;
   std::atomic<bool> ended{false};                // its connection is gone on some core
   std::atomic<bool> passthrough_refused{false};  // the kernel took no backing file: not asked again
 
