@@ -140,7 +140,7 @@ constexpr std::array keys{
         "unit of prefetch, placement and eviction; a power of two from 1MiB to 16MiB",
         {.min = limits::chunk_bytes_min, .max = limits::chunk_bytes_max}),
     duration<&C::cache, &CacheConfig::object_ttl_ns>("cache.object_ttl", "0s", "duration",
-                                                     "how long an object is kept; 0s: until evicted", timeout),
+                                                     "how long an object is kept; 0s: until evicted", timeout, reloads),
     choice<&C::cache, &CacheConfig::eviction>("cache.eviction", "auto", "auto | s3fifo",
                                               "what leaves a full cache; auto: scan-resistant"),
     choice<&C::cache, &CacheConfig::admission>(
@@ -148,7 +148,7 @@ constexpr std::array keys{
         "what enters a full cache; auto: stops when a scan larger than the cache is seen"),
     bytes<&C::cache, &CacheConfig::write_budget_bytes>(
         "cache.write_budget", "0", "size", "most bytes written to each disk in a day, to spare it; 0: no limit",
-        any_size),
+        any_size, reloads),
     choice<&C::cache, &CacheConfig::verify>(
         "cache.verify", "first", "first | always",
         "when checksums are compared: at the first use since start, or at every read (gives up passthrough)"),
@@ -159,8 +159,8 @@ constexpr std::array keys{
                             "where this disk's part of the cache lies"),
     amount<&DiskConfig::size>("cache.disk.size", "100%", "the most that the cache keeps on this disk"),
     share<&DiskConfig::high_watermark>("cache.disk.high_watermark", "90%",
-                                       "eviction starts when the disk is fuller than this"),
-    share<&DiskConfig::low_watermark>("cache.disk.low_watermark", "85%", "eviction stops below this"),
+                                       "eviction starts when the disk is fuller than this", reloads),
+    share<&DiskConfig::low_watermark>("cache.disk.low_watermark", "85%", "eviction stops below this", reloads),
 
     choice<&C::fuse, &FuseConfig::transport>(
         "fuse.transport", "auto", "auto | uring | dev",

@@ -126,6 +126,7 @@ class DiskKeeper {
   std::unique_ptr<uint32_t[]> segment_numbers_;  // by entry
   uint64_t next_measure_ns_ = 0;
   uint64_t next_sweep_ns_ = 0;
+  uint64_t sweep_ttl_ns_ = 0;  // of the sweep that goes on, or was the last
   bool sweeping_ = false;
   DiskCursor sweep_cursor_;
   std::vector<DiskEntry> swept_;

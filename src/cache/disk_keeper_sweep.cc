@@ -46,6 +46,8 @@ bool parse_hex(std::string_view text, uint64_t* value_out) {
 }  // namespace
 
 bool DiskKeeper::is_expired(const std::string& path) const {
+  const uint64_t ttl_ns = shared_.object_ttl_ns.load(std::memory_order_relaxed);
+  if (ttl_ns == 0) return false;
   struct statx status;
   if (statx(unit_.directory.root_fd(), path.c_str(), AT_SYMLINK_NOFOLLOW, STATX_BTIME | STATX_MTIME, &status) != 0)
     return false;
@@ -53,7 +55,7 @@ bool DiskKeeper::is_expired(const std::string& path) const {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
   const int64_t age_ns = (now.tv_sec - birth.tv_sec) * int64_t{1'000'000'000} + now.tv_nsec - birth.tv_nsec;
-  return age_ns > 0 && static_cast<uint64_t>(age_ns) > shared_.cache.object_ttl_ns;
+  return age_ns > 0 && static_cast<uint64_t>(age_ns) > ttl_ns;
 }
 
 void DiskKeeper::sweep_expired_segments() {
@@ -71,7 +73,7 @@ void DiskKeeper::sweep_expired_segments() {
 void DiskKeeper::sweep_object(const DiskEntry& entry) {
   DiskView view;
   if (entry.packed || entry.position != 0 || entry.pinned || !index_.find(entry.id, 0, &view)) return;
-  const bool expired = shared_.cache.object_ttl_ns != 0 && is_expired(disk_format::object_path(entry.id));
+  const bool expired = is_expired(disk_format::object_path(entry.id));
   if (!expired && !view.empty) return;
   if (!expired) {  // somebody may be about to write its first block
     DiskFile* file = unit_.files.find(entry.id);
@@ -84,8 +86,9 @@ void DiskKeeper::sweep_object(const DiskEntry& entry) {
 
 void DiskKeeper::sweep(uint64_t now_ns) {
   if (!sweeping_) {
-    if (now_ns < next_sweep_ns_) return;
-    const uint64_t ttl_ns = shared_.cache.object_ttl_ns;
+    const uint64_t ttl_ns = shared_.object_ttl_ns.load(std::memory_order_relaxed);
+    if (now_ns < next_sweep_ns_ && ttl_ns == sweep_ttl_ns_) return;
+    sweep_ttl_ns_ = ttl_ns;
     next_sweep_ns_ =
         now_ns + (ttl_ns == 0 ? sweep_every_max_ns : std::clamp(ttl_ns / 8, sweep_every_min_ns, sweep_every_max_ns));
     sweeping_ = true;

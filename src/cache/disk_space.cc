@@ -18,8 +18,7 @@ namespace blobcache {
 using Guard = std::lock_guard<Spinlock>;
 
 DiskSpace::DiskSpace(const Options& options)
-    : low_share_(options.low_share),
-      write_budget_bytes_(options.write_budget_bytes),
+    : write_budget_bytes_(options.write_budget_bytes),
       limit_(options.limit_bytes),
       eviction_({.entries = options.entries,
                  .capacity_bytes = options.limit_bytes,
@@ -27,16 +26,17 @@ DiskSpace::DiskSpace(const Options& options)
                  .keys_count = options.keys_count}) {}
 
 bool DiskSpace::try_reserve(uint64_t bytes, uint64_t day) {
+  const uint64_t budget_bytes = write_budget_bytes_.load(std::memory_order_relaxed);
   const Guard guard(lock_);
-  if (write_budget_bytes_ != 0 && spent_.day != day) spent_ = {.day = day, .bytes = 0};
-  if (write_budget_bytes_ != 0 && spent_.bytes + bytes > write_budget_bytes_) return false;
+  if (budget_bytes != 0 && spent_.day != day) spent_ = {.day = day, .bytes = 0};
+  if (budget_bytes != 0 && spent_.bytes + bytes > budget_bytes) return false;
   if (taken_locked() + reserved_ + bytes > limit_bytes() || !eviction_.admits(bytes)) {
     if (!eviction_.scans().frozen()) refused_bytes_ = std::max(refused_bytes_, bytes);
     update_wants_locked();
     return false;
   }
   reserved_ += bytes;
-  if (write_budget_bytes_ != 0) spent_.bytes += bytes;
+  if (budget_bytes != 0) spent_.bytes += bytes;
   update_wants_locked();
   return true;
 }

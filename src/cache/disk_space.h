@@ -25,7 +25,6 @@ class DiskSpace {
     uint64_t limit_bytes = 0;
     bool detect_scans = true;
     uint64_t write_budget_bytes = 0;  // a day; 0: none
-    double low_share = 1;             // of the limit, where eviction ends
   };
   explicit DiskSpace(const Options& options);
 
@@ -33,6 +32,9 @@ class DiskSpace {
   // False: no room now, or the budget of `day` (since 1970) is spent.
   bool try_reserve(uint64_t bytes, uint64_t day);
   void unreserve(uint64_t bytes);
+  void set_write_budget(uint64_t bytes) { write_budget_bytes_.store(bytes, std::memory_order_relaxed); }
+  // Of the limit, where eviction ends.
+  void set_low_share(double share) { low_share_.store(share, std::memory_order_relaxed); }
   // The same of bytes that were never written: the day's budget has them back.
   void give_back(uint64_t bytes);
   // hash: chunk_hash(). entry: disk_slot_none on a miss.
@@ -62,11 +64,11 @@ class DiskSpace {
   // It need not be there. What it took, which is leaving now.
   uint64_t remove(uint32_t entry);
   uint64_t bytes_of(uint32_t entry) const;
-  // Bytes that were leaving are gone, or are kept by open descriptors.
-  void settle(uint64_t bytes);
   // As Eviction::frequency and restore.
   uint8_t frequency_of(uint32_t entry) const;
   void restore(uint32_t entry, uint8_t frequency);
+  // Bytes that were leaving are gone, or are kept by open descriptors.
+  void settle(uint64_t bytes);
   void keep(uint64_t bytes);
   void settle_kept(uint64_t bytes);
 
@@ -84,8 +86,8 @@ class DiskSpace {
   uint64_t low_bytes() const { return static_cast<uint64_t>(static_cast<double>(limit_bytes()) * low_share_); }
   void update_wants_locked();
 
-  const double low_share_;
-  const uint64_t write_budget_bytes_;
+  std::atomic<double> low_share_{1};
+  std::atomic<uint64_t> write_budget_bytes_;
   std::atomic<uint64_t> limit_;
   std::atomic<bool> wants_room_{false};
 

@@ -98,13 +98,13 @@ Result<void> DiskTier::Impl::allocate(uint64_t memory_bytes) {
   if (shared.entries == nullptr) return fail(Code::again);
   for (const std::unique_ptr<DiskUnit>& unit : disks) {
     const DiskConfig& config = unit->config;
-    unit->space = std::make_unique<DiskSpace>(
-        DiskSpace::Options{.entries = {shared.entries.get(), entries},
-                           .keys_count = entries / disk_count,
-                           .limit_bytes = 0,
-                           .detect_scans = shared.cache.admission != Admission::all,
-                           .write_budget_bytes = shared.cache.write_budget_bytes,
-                           .low_share = config.high_watermark > 0 ? config.low_watermark / config.high_watermark : 1});
+    unit->space =
+        std::make_unique<DiskSpace>(DiskSpace::Options{.entries = {shared.entries.get(), entries},
+                                                       .keys_count = entries / disk_count,
+                                                       .limit_bytes = 0,
+                                                       .detect_scans = shared.cache.admission != Admission::all,
+                                                       .write_budget_bytes = shared.cache.write_budget_bytes});
+    unit->set_watermarks(config.high_watermark, config.low_watermark);
     unit->keeper = std::make_unique<DiskKeeper>(*unit);
     unit->verifier = std::make_unique<DiskVerifier>(*unit);
   }
@@ -178,6 +178,7 @@ Result<void> DiskTier::open(const Options& options, std::string* message_out) {
   }
   DiskShared& shared = impl_->shared;
   shared.cache = options.cache;
+  shared.object_ttl_ns = options.cache.object_ttl_ns;
   shared.quota = options.quota;
   shared.scrub_bytes_per_s = std::max<uint64_t>(1, options.scrub_bytes_per_s);
   shared.scrub_delay_ns = options.scrub_delay_ns;
@@ -246,6 +247,16 @@ void DiskTier::watch(uint64_t now_ns) {
     if (unit->health->state() != DiskState::ok) unit->verifier->thread().wake();
     // What cores mark as verified waits in the journal, whose memory is bounded.
     if (unit->journal->pending()) unit->keeper->wake();
+  }
+}
+
+void DiskTier::change(const CacheConfig& cache) {
+  BC_ASSERT(cache.disks.size() == impl_->disks.size());
+  impl_->shared.object_ttl_ns.store(cache.object_ttl_ns, std::memory_order_relaxed);
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    const DiskConfig& config = cache.disks[unit->number];
+    unit->space->set_write_budget(cache.write_budget_bytes);
+    unit->set_watermarks(config.high_watermark, config.low_watermark);
   }
 }
 

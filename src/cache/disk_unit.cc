@@ -73,6 +73,11 @@ uint64_t DiskUnit::part_of(const Amount& amount, uint64_t total) const {
   return amount.is_share ? amount.resolve(total) : amount.bytes / shared.cache.disks.size();
 }
 
+void DiskUnit::set_watermarks(double high, double low) {
+  high_watermark.store(high, std::memory_order_relaxed);
+  space->set_low_share(high > 0 ? low / high : 1);
+}
+
 // Limits, of which the lowest counts: what the configuration gives the cache, less what only the content store may take;
 // the quota; and what keeps the filesystem below its high watermark whatever else lies on it.
 Result<void> DiskUnit::measure() {
@@ -81,7 +86,8 @@ Result<void> DiskUnit::measure() {
   const uint64_t unit = status.f_frsize;
   const uint64_t available = status.f_bavail * unit;
   const uint64_t total = (status.f_blocks - status.f_bfree) * unit + available;  // as df counts: without root's share
-  const auto to_stay_free = static_cast<uint64_t>(static_cast<double>(total) * (1 - config.high_watermark));
+  const auto to_stay_free =
+      static_cast<uint64_t>(static_cast<double>(total) * (1 - high_watermark.load(std::memory_order_relaxed)));
   const uint64_t taken = space->used_bytes();
   const uint64_t by_filesystem = taken + available > to_stay_free ? taken + available - to_stay_free : 0;
   const uint64_t size = config.size.resolve(total);

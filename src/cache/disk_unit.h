@@ -22,7 +22,8 @@ class DiskKeeper;
 class DiskVerifier;
 
 struct DiskShared {
-  CacheConfig cache;
+  CacheConfig cache;  // but for what can change, which is below and in DiskUnit
+  std::atomic<uint64_t> object_ttl_ns{0};
   Amount quota;
   disk_format::Uuid boot;
   uint64_t scrub_bytes_per_s = 0;
@@ -62,6 +63,7 @@ struct DiskUnit {
   DiskShared& shared;
   const unsigned number;
   DiskConfig config;
+  std::atomic<double> high_watermark{1};
   DiskDirectory directory;
   DiskFiles files;
   DiskCounters counters;
@@ -81,6 +83,8 @@ struct DiskUnit {
   void keep_spent();
   // What eviction counts of what the record tells of.
   uint8_t frequency_of(const disk_format::IndexRecord& record) const;
+  // Any thread; the limit follows when it is measured again.
+  void set_watermarks(double high, double low);
   // Measures the filesystem and sets the limit. May block. Errors: io.
   Result<void> measure();
 

@@ -54,6 +54,7 @@ Problems reload(Problems problems, const Config& fresh, Config& config, Config& 
 
 void apply_live(const Config& config, SharedState& shared) {
   log::configure({.level = config.log.level, .format = config.log.format});
+  if (shared.disk != nullptr) shared.disk->change(config.cache);
   for (size_t i = 0; i < shared.volumes.size(); ++i) {
     shared.volumes[i]->live.set(config.fuse, config.origin, config.log);
     shared.volumes[i]->origin->set_limits(config.origin);

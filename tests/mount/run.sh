@@ -39,7 +39,7 @@ serves() { curl -fsS --noproxy '*' -o /dev/null "http://127.0.0.1:$port/file" 2>
 wait_for 20 "the web server" serves
 wait_for 20 "the listener" test -S "$MOUNT_TMP/notify"
 
-write_config() { # ENTRY_TIMEOUT LEVEL: the rest is the same
+write_config() { # ENTRY_TIMEOUT LEVEL [OBJECT_TTL]: the rest is the same
   cat >"$config" <<TOML
 [node]
 name = "test-$$"
@@ -52,6 +52,8 @@ listen = ""
 level = "$2"
 [fuse]
 entry_timeout = "$1"
+[cache]
+object_ttl = "${3-0s}"
 [[cache.disk]]
 path = "$MOUNT_TMP/cache-a"
 size = "100MiB"
@@ -151,6 +153,14 @@ grep -q 'volume\[1\].mountpoint = .*no absolute path' "$log" || fail "no word of
 touch "$MOUNT_TMP/stop"
 wait "$reader_one" || fail "a reader of the directory failed"
 wait "$reader_two" || fail "a reader of the web server failed"
+
+# What is cached leaves when its time is over, once it has one.
+cached() { find "$MOUNT_TMP"/cache-{a,b}/objects -type f | grep -q .; }
+is_empty() { ! cached; }
+wait_for 10 "something on the disks" cached
+write_config 5s info 1s
+reload
+wait_for 20 "the end of what is older than cache.object_ttl" is_empty
 
 # One volume may leave; the others stay. The daemon is not waited for, since it goes on.
 SECONDS=0
