@@ -186,10 +186,9 @@ std::string disk_json(const DiskStats& disk) {
 std::string content_json(const serve::Content& content) {
   if (!content.is_open()) return "null";
   const BlobStore::Facts facts = content.facts();
-  return fmt::format(
-      R"({{"limit":{},"used":{},"reserved":{},"blobs":{},"blobs_max":{},"uploads":{},"set_aside":{}}})",
-      facts.limit_bytes, facts.used_bytes, facts.reserved_bytes, facts.blobs, facts.blobs_max, facts.uploads,
-      facts.set_aside);
+  return fmt::format(R"({{"limit":{},"used":{},"reserved":{},"blobs":{},"blobs_max":{},"uploads":{},"set_aside":{}}})",
+                     facts.limit_bytes, facts.used_bytes, facts.reserved_bytes, facts.blobs, facts.blobs_max,
+                     facts.uploads, facts.set_aside);
 }
 
 std::string disks_json(const DiskTier* tier) {
