@@ -45,7 +45,7 @@ TEST_CASE("config change: each change is told with its place, values and whether
     told += change.place + ":" + change.before + ">" + change.after + (change.reloadable ? "!" : "") + " ";
   }
   CHECK(told ==
-        "node.cores:auto>3 fuse.entry_timeout:5s>9s! cache.disk[0].high_watermark:90%>50% volume[1].source:/b>/c ");
+        "node.cores:auto>3 fuse.entry_timeout:5s>9s! cache.disk[0].high_watermark:90%>50%! volume[1].source:/b>/c ");
 }
 
 TEST_CASE("config change: volumes are told apart by mount point, whatever their order") {
