@@ -345,18 +345,26 @@ Result<BlobStore::Published> BlobStore::publish(BlobWriter& writer, const BlobId
   if (renameat(folder, writer.staged_name_.c_str(), folder, path.c_str()) != 0) {
     return std::unexpected(error_from_errno(errno));
   }
-  writer.staged_name_ = path;  // until it is durable, it goes with the writer
-  if (!sync_folder(writer.disk_, id)) return std::unexpected(error_from_errno(errno));
+  writer.staged_name_.clear();
+  // What is not published after all goes while the name is ours: the next upload of these bytes takes the same.
+  const auto give_up = [&](Error why) {
+    unlinkat(folder, path.c_str(), 0);
+    return std::unexpected(why);
+  };
+  if (!sync_folder(writer.disk_, id)) return give_up(error_from_errno(errno));
+  bool has_place = false;
   {
     const Guard guard(lock_);
-    if (blobs_.size() >= options_.blobs_max) return fail(Code::full);
-    insert(id, entry);
-    const uint64_t bytes = blob_format::file_bytes(entry.bytes);
-    disk.used_bytes += bytes;
-    disk.reserved_bytes -= bytes;
-    writer.reserved_bytes_ -= bytes;
-    writer.staged_name_.clear();
+    has_place = blobs_.size() < options_.blobs_max;
+    if (has_place) {
+      insert(id, entry);
+      const uint64_t bytes = blob_format::file_bytes(entry.bytes);
+      disk.used_bytes += bytes;
+      disk.reserved_bytes -= bytes;
+      writer.reserved_bytes_ -= bytes;
+    }
   }
+  if (!has_place) return give_up({Code::full});
   for (unsigned i = 0; i < disks_.size(); ++i) drop_aside(i, id);
   return Published{.info = info_of(id, entry), .known = false};
 }
@@ -424,7 +432,10 @@ Result<void> BlobStore::remove(const BlobId& id, bool pinned_too) {
   if (!entry && dropped) return {};
   if (!entry) return fail(Code::not_found);
   if (entry->pinned && !pinned_too) return fail(Code::denied, EPERM);
-  return remove_named(id, *entry);
+  if (const Result<void> removed = remove_named(id, *entry); !removed) return removed;
+  // Once it was said to be gone it stays away, also after a power cut.
+  if (!sync_folder(entry->disk, id)) return std::unexpected(error_from_errno(errno));
+  return {};
 }
 
 Result<void> BlobStore::remove_named(const BlobId& id, const Entry& entry) {
@@ -445,15 +456,18 @@ Result<void> BlobStore::remove_named(const BlobId& id, const Entry& entry) {
 }
 
 int64_t BlobStore::expire() {
+  std::optional<Expiry> failed;  // the last that could not be removed: the next ones may lie on a better disk
+  const auto next = [&](int64_t seconds) { return failed ? options_.now_s() + 60 : seconds; };
   while (true) {
-    BlobId id;
+    Expiry first;
     {
       const Guard guard(lock_);
-      if (expiries_.empty()) return 0;
-      const auto& [expires_s, first] = *expiries_.begin();
-      if (expires_s > options_.now_s() || stopping_) return expires_s;
-      id = first;
+      const auto found = failed ? expiries_.upper_bound(*failed) : expiries_.begin();
+      if (found == expiries_.end()) return next(0);
+      first = *found;
+      if (first.first > options_.now_s() || stopping_) return next(first.first);
     }
+    const BlobId& id = first.second;
     const NameLock name(*this, id);
     std::optional<Entry> entry;
     {
@@ -464,7 +478,7 @@ int64_t BlobStore::expire() {
     if (const Result<void> removed = remove_named(id, *entry); !removed) {
       BC_LOG(error, "content store: blob {} has expired and cannot be removed: {}", to_hex(id),
              std::strerror(removed.error().os_errno));
-      return options_.now_s() + 60;
+      failed = first;
     }
   }
 }

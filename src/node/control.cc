@@ -47,9 +47,17 @@ ssize_t receive_line(int caller, char (&line)[bytes_max], int* passed_fd_out) {
   message.msg_controllen = sizeof space;
   const ssize_t bytes = recvmsg(caller, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   const cmsghdr* header = bytes > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-      header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    std::memcpy(passed_fd_out, CMSG_DATA(header), sizeof(int));
+  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) return bytes;
+  // The room for one holds two, because of its alignment.
+  const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+  for (size_t i = 0; i < count; ++i) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
+    if (i == 0) {
+      *passed_fd_out = fd;
+    } else {
+      ::close(fd);
+    }
   }
   return bytes;
 }

@@ -94,9 +94,13 @@ class ContentExchange : public HttpExchange {
     if (content_.begin(*home_, step_)) return;
     step_.running = false;
     if (over_) return end_unhelped();
+    // An answer that has begun must not look whole. The exchange is gone afterwards.
+    if (begun()) return connection_->abort();
     answer(503, "the node is stopping\n");
   }
   bool running() const { return step_.running; }
+  // Its answer, or the beginning of it, has been handed to the connection.
+  virtual bool begun() const { return answered_; }
   // No helper takes it any more: the node is stopping.
   void end_unhelped() { delete this; }
 
@@ -104,7 +108,7 @@ class ContentExchange : public HttpExchange {
     answered_ = true;
     text_ = std::move(text);
     connection_->begin_response({.status = status, .content_length = text_.size(), .fields = std::move(fields)});
-    connection_->send(text_, true);
+    connection_->send(connection_->head().is_head() ? std::string_view() : text_, true);
   }
 
   Content& content_;
@@ -313,6 +317,7 @@ class DownloadExchange final : public ContentExchange {
     at_ = piece_end_;
     respond(piece, at_ == download_.range.end);
   }
+  bool begun() const override { return responded_ || answered_; }
   // The last descriptor of a removed blob frees its room.
   void end() override {
     if (!reader_ || *reader_ == nullptr) return end_unhelped();

@@ -19,6 +19,7 @@
 namespace blobcache::node {
 namespace {
 
+constexpr uint64_t accept_pause_ns = 100'000'000;
 constexpr size_t secret_bytes_min = 16;
 constexpr size_t secret_bytes_max = 4096;
 constexpr int backlog = 1024;
@@ -42,7 +43,7 @@ bool is_same(std::string_view a, std::string_view b) {
 }  // namespace
 
 HttpServer::HttpServer(Options options) : options_(std::move(options)) {
-  accept_.server = this;
+  accept_.server = accept_again_.server = this;
   accept_.handler = &HttpServer::on_accept;
   close_.handler = [](Op&, int32_t, uint32_t) {};
 }
@@ -124,6 +125,7 @@ void HttpServer::start(Reactor& home) {
 
 void HttpServer::stop() {
   stopping_ = true;
+  if (accept_again_.armed()) home_->cancel(accept_again_);
   shutdown(listen_fd_, SHUT_RDWR);  // ends the accept
   for (const std::unique_ptr<HttpConnection>& connection : connections_) connection->close();
 }
@@ -147,10 +149,14 @@ void HttpServer::on_accept(Op& op, int32_t result, uint32_t) {
     return;
   }
   if (result >= 0) self.take(result);
-  // Out of descriptors or memory: each connection that ends makes room, and asks again.
+  // Out of descriptors or memory: each connection that ends makes room, and asks again. Without any the kernel would answer
+  // the next accept with the same at once.
   if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECONNABORTED) {
     BC_LOG(warn, "an HTTP connection could not be accepted (errno {})", -result);
-    if (!self.busy_.empty() || !self.silent_.empty()) return;
+    if (self.busy_.empty() && self.silent_.empty() && !self.accept_again_.armed()) {
+      self.home_->arm(self.accept_again_, accept_pause_ns);
+    }
+    return;
   }
   self.begin_accept();
 }

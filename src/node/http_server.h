@@ -174,6 +174,10 @@ class HttpServer final : public Guest {
   int listen_fd_ = -1;
   Reactor* home_ = nullptr;
   Accept accept_;
+  struct AcceptAgain : Timer {
+    using Timer::Timer;
+    HttpServer* server = nullptr;
+  } accept_again_{+[](Timer& timer) { static_cast<AcceptAgain&>(timer).server->begin_accept(); }};
   Op close_;
   bool stopping_ = false;
   int waiting_fd_ = -1;                                       // accepted, and no connection is free for it
