@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,13 +48,31 @@ pid_t start(const std::string& command, int output) {
   return child;
 }
 
+using Clock = std::chrono::steady_clock;
+
+int ms_until(Clock::time_point until) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
+  return left.count() <= 0 ? 0 : static_cast<int>(left.count());
+}
+
+// False: it did not end in time. A program may close its output and go on.
+bool wait_for_end(pid_t child, Clock::time_point until) {
+  const int handle = static_cast<int>(::syscall(SYS_pidfd_open, child, 0));
+  if (handle < 0) return false;
+  pollfd ended{.fd = handle, .events = POLLIN, .revents = 0};
+  int count = 0;
+  do {
+    count = ::poll(&ended, 1, ms_until(until));
+  } while (count < 0 && errno == EINTR);
+  ::close(handle);
+  return count == 1;
+}
+
 // False: it said too much, or not all of it in time.
-bool read_answer(int fd, std::string& answer) {
-  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
+bool read_answer(int fd, std::string& answer, Clock::time_point until) {
   while (answer.size() <= answer_bytes_max) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
     pollfd ready{.fd = fd, .events = POLLIN, .revents = 0};
-    const int count = left.count() <= 0 ? 0 : ::poll(&ready, 1, static_cast<int>(left.count()));
+    const int count = ::poll(&ready, 1, ms_until(until));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return false;
     std::array<char, 4096> buffer;
@@ -73,7 +92,8 @@ Result<AwsCredentials> from_program(const std::string& command, std::string* why
   const pid_t child = start(command, ends[1]);
   ::close(ends[1]);
   std::string answer;
-  const bool complete = child > 0 && read_answer(ends[0], answer);
+  const auto until = Clock::now() + std::chrono::milliseconds(patience_ms);
+  const bool complete = child > 0 && read_answer(ends[0], answer, until) && wait_for_end(child, until);
   ::close(ends[0]);
   int status = 0;
   if (child > 0) {

@@ -253,7 +253,8 @@ bool HttpClient::is_verified(HttpRequest& request) {
 
 void HttpClient::judge(HttpRequest& request, CURLcode result) {
   if (request.refused) {
-    request.whole = false;  // the next attempt asks for a range
+    // The next attempt asks for a range; not once bytes came that were wrong, which only the checksum of the whole can see.
+    if (request.digest_before.empty()) request.whole = false;
     if (request.refusal_is_final) return finish_failed(request, request.error);
     return retry_or_fail(request, request.error);
   }

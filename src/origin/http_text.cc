@@ -103,7 +103,21 @@ std::optional<int64_t> parse_http_date(std::string_view text) {
   return parse_date(trim(text), "%a, %d %b %Y %H:%M:%S GMT");
 }
 
-std::optional<int64_t> parse_iso_date(std::string_view text) { return parse_date(trim(text), "%Y-%m-%dT%H:%M:%S"); }
+std::optional<int64_t> parse_iso_date(std::string_view text) {
+  text = trim(text);
+  const std::optional<int64_t> local_s = parse_date(text, "%Y-%m-%dT%H:%M:%S");
+  const size_t time = text.find('T');
+  if (!local_s || time == std::string_view::npos) return local_s;
+  // [.fff](Z|+hh:mm|-hh:mm|+hhmm|-hhmm), or nothing
+  const size_t sign = text.find_first_of("+-", time);
+  if (sign == std::string_view::npos) return local_s;
+  std::string digits(text.substr(sign + 1));
+  std::erase(digits, ':');
+  const std::optional<uint64_t> offset = parse_count(digits);
+  if (!offset || digits.size() != 4 || *offset % 100 >= 60) return std::nullopt;
+  const auto offset_s = static_cast<int64_t>(*offset / 100 * 3600 + *offset % 100 * 60);
+  return text[sign] == '+' ? *local_s - offset_s : *local_s + offset_s;
+}
 
 std::optional<uint64_t> parse_retry_after_ns(std::string_view text, int64_t now_s) {
   text = trim(text);

@@ -106,9 +106,18 @@ void RemoteOrigin::end_build(Result<std::shared_ptr<const NameIndex>> built) {
 // The version that was read is no more. An index that goes on telling of it has to go.
 void RemoteOrigin::forget(const ReadCall& call) {
   KnownName known;
-  const bool still_told = !names_.find(call.key, call.home->now_ns(), &known) || known.info.version == call.version;
+  const bool is_known = names_.find(call.key, call.home->now_ns(), &known);
+  if (is_known && known.info.version != call.version) return;
   names_.forget(call.key);
-  if (!tree_index_ || !still_told) return;
+  if (!tree_index_) return;
+  {
+    // Nobody has looked it up since: a handle that goes on reading what is no more speaks once against the index, not against
+    // each new one.
+    const std::lock_guard lock(directories_mutex_);
+    std::string spoken = call.key + '\n' + std::string(call.version.view());
+    if (!is_known && spoken == last_distrusted_) return;
+    last_distrusted_ = std::move(spoken);
+  }
   if (const std::shared_ptr<const NameIndex> index = tree_index_->current()) tree_index_->distrust(*index);
 }
 
@@ -170,7 +179,7 @@ void RemoteOrigin::on_file_block(Op& op, int32_t result, uint32_t) {
 void RemoteOrigin::end_index_look(LookJob& job, const IndexedName* file) {
   if (file == nullptr) return end_look(job, KnownName{});
   // What its version is only the server tells.
-  if (file->version.empty()) return look(client_of(*job.call->home), job);
+  if (file->version.empty()) return look_past_index(job);
   const FileFacts facts{.size = file->size, .mtime_s = file->mtime_s, .version = file->version};
   end_look(job, KnownName{.exists = true, .info = file_info(job.key, facts)});
 }
@@ -179,6 +188,11 @@ void RemoteOrigin::lose_index_look(LookJob& job) {
   tree_index_->distrust(*job.read.index);
   BC_LOG(warn, "the index of names of {} is damaged: it is made anew", options_.volume.source);
   if (options_.index->serves_outdated) return end_look(job, fail(Code::io, EIO));
+  look_past_index(job);
+}
+
+void RemoteOrigin::look_past_index(LookJob& job) {
+  job.read.index.reset();
   look(client_of(*job.call->home), job);
 }
 

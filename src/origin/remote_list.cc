@@ -194,6 +194,8 @@ void RemoteOrigin::on_page(HttpRequest& request) {
 }
 
 void RemoteOrigin::remember(const OpenDirectory& directory, const std::vector<DirectoryEntry>& page, uint64_t now_ns) {
+  // An index that has gone or been replaced since the listing began is not believed any more.
+  if (directory.index != nullptr && directory.index != tree_index_->current()) return;
   for (const DirectoryEntry& entry : page) {
     if (!entry.has_info) continue;
     names_.put(child_of(directory.key, entry.name), {.exists = true, .info = entry.info}, trusted_until(now_ns, true));

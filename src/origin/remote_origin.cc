@@ -166,8 +166,10 @@ void RemoteOrigin::end_look(LookJob& job, const Result<KnownName>& found) {
   OriginCall& call = *job.call;
   const bool opening = job.opening;
   const std::string key = std::move(job.key);
+  // Told by an index that has gone or been replaced meanwhile: good for this call alone.
+  const bool outdated = job.read.index != nullptr && job.read.index != tree_index_->current();
   delete &job;
-  if (found && !found->info.young) {
+  if (found && !found->info.young && !outdated) {
     const uint64_t now_ns = call.home->now_ns();
     names_.put(key, *found, trusted_until(now_ns, found->exists));
   }

@@ -201,6 +201,7 @@ class RemoteOrigin : public Origin {
   static void on_file_block(Op& op, int32_t result, uint32_t flags);
   void end_index_look(LookJob& job, const IndexedName* file);
   void lose_index_look(LookJob& job);
+  void look_past_index(LookJob& job);
   void begin_index_page(ListJob& job);
   static void on_index_block(Op& op, int32_t result, uint32_t flags);
   bool take_index_block(ListJob& job);
@@ -224,6 +225,7 @@ class RemoteOrigin : public Origin {
   NameCache names_;
   LinePerSecond failure_lines_;
   std::optional<TreeIndex> tree_index_;
+  std::string last_distrusted_;   // key and version; under directories_mutex_
   std::unique_ptr<Build> build_;  // of whoever began it, until end_build
 
   std::mutex clients_mutex_;

@@ -56,7 +56,9 @@ void TreeIndex::distrust(const NameIndex& index) {
 bool TreeIndex::try_begin_build() {
   if (building()) return false;
   const std::lock_guard lock(mutex_);
-  if (trusted_ns_left_locked() > 0 || now_s() < not_before_s_) return false;
+  // A pause longer than any that we make: the clock was set back.
+  const int64_t pause_s = not_before_s_ - now_s();
+  if (trusted_ns_left_locked() > 0 || (pause_s > 0 && pause_s <= pause_s_max)) return false;
   return !building_.exchange(true, std::memory_order_acq_rel);
 }
 

@@ -33,6 +33,9 @@ TEST_CASE("content ranges") {
 TEST_CASE("dates and delays") {
   CHECK(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT") == 784111777);
   CHECK(parse_iso_date("2009-10-12T17:50:30.000Z") == 1255369830);
+  CHECK(parse_iso_date("2009-10-12T09:50:30-08:00") == 1255369830);
+  CHECK(parse_iso_date("2009-10-12T19:20:30.5+0130") == 1255369830);
+  CHECK(!parse_iso_date("2009-10-12T19:20:30+1"));
   CHECK(!parse_http_date("yesterday"));
   CHECK(parse_retry_after_ns("2", 0) == 2'000'000'000u);
   CHECK(parse_retry_after_ns("Sun, 06 Nov 1994 08:49:40 GMT", 784111777) == 3'000'000'000u);
