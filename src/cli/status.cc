@@ -1,37 +1,19 @@
 // status: what a running node is doing. It answers with JSON on its control socket; this makes lines of it.
-#include <unistd.h>
-
-#include <algorithm>
-#include <filesystem>
-
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "base/state_paths.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/control.h"
+#include "cli/node_choice.h"
 
 namespace blobcache::cli {
 namespace {
 
 using Json = nlohmann::json;
 constexpr int answer_ms = 5'000;
-
-// The sockets that nodes of this user listen on, by name. A link to one is a mount's other name for it.
-std::vector<std::string> listening_nodes() {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(state_directory(), error)) {
-    const std::filesystem::path& path = entry.path();
-    if (path.extension() != ".sock" || entry.is_symlink(error)) continue;
-    if (ping_socket(path, answer_ms).answer != Ping::Answer::gone) names.push_back(path.stem());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 std::string size_of(const Json& json, const char* key) { return format_bytes_short(json.value(key, uint64_t{0})); }
 
@@ -93,25 +75,14 @@ int status_command(int argc, char** argv) {
   app.footer("Examples:\n  blobcache status\n  blobcache status --json | python3 -m json.tool");
   if (const std::optional<int> over = parse_arguments(app, argc, argv)) return *over;
 
-  if (name.empty()) {
-    const std::vector<std::string> names = listening_nodes();
-    if (names.empty()) {
-      return refuse(exit_failed, fmt::format("no node runs here: {} holds no socket that answers; start one with "
-                                             "`blobcache mount` or `blobcache run`",
-                                             state_directory()));
-    }
-    if (names.size() > 1) {
-      return refuse(exit_wrong_use,
-                    fmt::format("several nodes run here; name one with --node=: {}", fmt::join(names, ", ")));
-    }
-    name = names.front();
+  std::string socket;
+  if (const node::Outcome chosen = choose_node(name, &socket); chosen.exit_code != exit_done) {
+    return refuse(chosen.exit_code, chosen.message);
   }
   std::string text;
-  const Ping::Answer answer = ask_socket(control_socket_path(state_directory(), name), "status", answer_ms, &text);
-  if (answer == Ping::Answer::denied)
-    return refuse(exit_failed, fmt::format("node {} may not be asked by this user; repeat as root", name));
-  if (answer != Ping::Answer::alive)
-    return refuse(exit_failed, fmt::format("node {} does not answer; is it running?", name));
+  if (ask_socket(socket, "status", answer_ms, &text) != Ping::Answer::alive) {
+    return refuse(exit_failed, fmt::format("the node at {} does not answer; is it running?", socket));
+  }
   if (json) {
     fmt::print("{}", text);
     return exit_done;
@@ -119,7 +90,7 @@ int status_command(int argc, char** argv) {
   const Json node = Json::parse(text, nullptr, false);
   if (!node.is_object() || !node.contains("tiers")) {
     return refuse(exit_failed,
-                  fmt::format("node {} answers something else than its status; is it of this version?", name));
+                  fmt::format("the node at {} answers something else than its status; is it of this version?", socket));
   }
   print_node(node);
   return exit_done;

@@ -106,9 +106,9 @@ PYTHON
 done
 hear 0 "$BLOBCACHE" stat "$mnt/file"
 hear 0 "$BLOBCACHE" version --json
-for command in "status" "status --json" "top --once" "report --output=$said/report.tar.gz"; do
+for command in "status --node=$mnt" "status --node=$mnt --json" "top --node=$mnt --once" "report --output=$said/report.tar.gz"; do
   # shellcheck disable=SC2086 # words
-  if "$BLOBCACHE" --help | grep -qE "^  ${command%% *} "; then hear '[01]' $BLOBCACHE $command; fi
+  hear 0 $BLOBCACHE $command
 done
 if [[ -e $said/report.tar.gz ]]; then
   mkdir "$said/report"
