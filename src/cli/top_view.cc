@@ -226,8 +226,10 @@ std::optional<TopView> top_view(const Json& before, const Json& after, double se
     add_origin(old, origins[i], same(volumes_before, volumes[i], "mountpoint"), volumes[i], view);
     if (view.origins.back().volume.empty()) view.origins.back().volume = view.volumes[i].mountpoint;
   }
-  std::stable_sort(view.slow.begin(), view.slow.end(),
-                   [](const TopSlow& a, const TopSlow& b) { return a.total_ms > b.total_ms; });
+  // Not stable_sort: libstdc++ 12's uses what clang calls deprecated.
+  std::sort(view.slow.begin(), view.slow.end(), [](const TopSlow& a, const TopSlow& b) {
+    return std::pair(b.total_ms, a.age_s) < std::pair(a.total_ms, b.age_s);
+  });
   return view;
 }
 
