@@ -8,6 +8,8 @@ source "$MOUNT_TESTS/remote_lib.sh"
 mkdir -p "$MOUNT_TMP"/{one,two,mnt-one,mnt-two,cache-a,cache-b}
 head -c 9000000 /dev/urandom >"$MOUNT_TMP/one/file"
 head -c 3000000 /dev/urandom >"$MOUNT_TMP/two/file"
+# Nothing is kept of a file that changed within the last second.
+wait_for 10 "settled files" is_settled "$MOUNT_TMP/two/file"
 config=$MOUNT_TMP/blobcache.toml
 log=$MOUNT_TMP/run.log
 told=$MOUNT_TMP/told
