@@ -29,8 +29,7 @@ start_nginx() {
     location /anonymous/ { alias $tree/sizes/; etag off; add_header Last-Modified ""; }
   }
 CONF
-  nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
-  NGINX_PID=$!
+  run_nginx
   trap 'kill "$NGINX_PID" 2>/dev/null; wait "$NGINX_PID"' EXIT
   wait_for 20 "nginx" curl -fsS --noproxy '*' -o /dev/null "http://127.0.0.1:$JSON_PORT/data/"
 }

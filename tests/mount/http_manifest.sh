@@ -14,8 +14,7 @@ start_nginx() {
   nginx_conf <<CONF
   server { listen 127.0.0.1:$PORT; root $tree; }
 CONF
-  nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
-  NGINX_PID=$!
+  run_nginx
   trap 'kill "$NGINX_PID" 2>/dev/null; wait "$NGINX_PID"' EXIT
   wait_for 20 "nginx" curl -fsS --noproxy '*' -o /dev/null "${URL}manifest"
 }

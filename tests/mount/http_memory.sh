@@ -18,8 +18,7 @@ start_nginx() {
   sendfile on;
   server { listen 127.0.0.1:$port; root $tree; autoindex on; autoindex_format json; }
 CONF
-  nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
-  NGINX_PID=$!
+  run_nginx
   trap 'kill "$NGINX_PID" 2>/dev/null; wait "$NGINX_PID"' EXIT
   URL=http://127.0.0.1:$port/
   wait_for 20 "nginx" curl -fsS --noproxy '*' -o /dev/null "$URL"

@@ -135,6 +135,12 @@ CONF
   } >"$MOUNT_TMP/nginx/conf"
 }
 
+# run_nginx: with what nginx_conf wrote. NGINX_PID; the caller ends it.
+run_nginx() {
+  nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
+  NGINX_PID=$!
+}
+
 # start_generated_s3 COUNT: the bucket "blobs" of generated_s3.py; GENERATED_OPTIONS mount it, as s3://blobs.
 start_generated_s3() {
   "$PYTHON" "$MOUNT_TESTS/../s3server/generated_s3.py" "$1" "$MOUNT_TMP/generated.port" 2>"$MOUNT_TMP/generated.log" &

@@ -34,8 +34,8 @@ nginx_conf <<CONF
     location / { alias $tree/; autoindex on; autoindex_format json; }
   }
 CONF
-nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
-server=$!
+run_nginx
+server=$NGINX_PID
 trap 'kill "$listener" "$server" 2>/dev/null || true' EXIT
 serves() { curl -fsS --noproxy '*' -o /dev/null "http://127.0.0.1:$port/file" 2>/dev/null; }
 wait_for 20 "the web server" serves

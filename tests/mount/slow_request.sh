@@ -19,8 +19,8 @@ nginx_conf <<CONF
     location / { alias $tree/; autoindex on; autoindex_format json; }
   }
 CONF
-nginx -c "$MOUNT_TMP/nginx/conf" -p "$MOUNT_TMP/nginx" 2>"$MOUNT_TMP/nginx/start" &
-server=$!
+run_nginx
+server=$NGINX_PID
 trap 'kill "$server" "$PROXY_PID" 2>/dev/null || true' EXIT
 start_proxy "$port"
 wait_for 20 "the web server" faults ''
