@@ -72,20 +72,25 @@ struct LookupCall : OriginCall {
   int fd = -1;
 };
 
-struct OpenCall : OriginCall {
-  std::string key;
-  FileInfo info;  // out: of the file that was opened
-  int fd = -1;    // out: the caller's to close through Origin::close; -1: this origin needs none
-  // posix
+// Of PosixOrigin: a file that is being opened.
+struct PosixOpening {
   struct statx statx_buffer;
   int path_fd = -1;
   char proc_path[32];
 };
 
-struct ReadCall : OriginCall {
+struct OpenCall : OriginCall, PosixOpening {
+  std::string key;
+  bool version_only = false;  // of a file: as it is now, but it need not be open (fd stays -1)
+  FileInfo info;              // out: of the file that was opened
+  int fd = -1;                // out: the caller's to close through Origin::close; -1: this origin needs none
+};
+
+struct ReadCall : OriginCall, PosixOpening {
   // in
   std::string key;
   FileVersion version;
+  // From OpenCall. -1 where the origin needs one: it is opened first, and is the caller's to close, also when the read fails.
   int fd = -1;
   uint64_t offset = 0;
   uint32_t bytes = 0;         // to read; the file has at least offset + bytes in the version asked for
@@ -103,7 +108,6 @@ struct ReadCall : OriginCall {
   uint32_t bytes_done = 0;
   int32_t read_result = 0;
   int32_t statx_result = 0;
-  struct statx statx_buffer;
 };
 
 struct ListCall : OriginCall {

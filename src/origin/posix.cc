@@ -2,7 +2,9 @@
 //
 //   lookup   OPENAT2 O_PATH -> STATX of it -> done; CLOSE in the background
 //   open     OPENAT2 O_PATH -> STATX: a file or a directory? -> OPENAT2 /proc/self/fd/N -> STATX -> done; CLOSE of N
+//            of a file of which the version is enough, only the first two
 //   read     READ -link-> STATX -> done; a short READ cancels the STATX and the rest is read by another pair
+//            without a descriptor: as open, and the version is compared before anything is read
 //
 // Opening never opens a device, a fifo or a socket for reading: that may rewind a tape, let a writer through, or block.
 // O_PATH opens nothing, it only holds on to the inode; once statx has called it a file or a directory, the magic link
@@ -27,6 +29,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
+#include <type_traits>
 #include <utility>
 
 #include <fcntl.h>
@@ -95,6 +98,9 @@ void close_in_background(Reactor& home, int fd, uint8_t sqe_flags) {
   prep_close(sqe, fd);
   sqe.flags |= sqe_flags;
 }
+bool is_version_only(const OpenCall& call) { return call.version_only; }
+bool is_version_only(const ReadCall&) { return false; }
+
 // An O_PATH descriptor has nothing to flush and nobody to tell: closing it inline is cheaper than waking a worker.
 void close_path(Reactor& home, int fd) { close_in_background(home, fd, 0); }
 
@@ -169,76 +175,111 @@ void PosixOrigin::begin_open(Reactor& home, OpenCall& call) {
   if (begin_call(home, call, call.key)) open_path(call);
 }
 
-void PosixOrigin::open_path(OpenCall& call) {
+template <class Call>
+void PosixOrigin::open_path(Call& call) {
   const auto& self = static_cast<PosixOrigin&>(*call.origin);
-  Sqe& sqe = prepare_step(call, 0, &on_open_path);
+  Sqe& sqe = prepare_step(call, 0, &on_open_path<Call>);
   prep_openat2(sqe, self.root_.fd, posix_path(call.key), &how_path);
 }
 
+template <class Call>
 void PosixOrigin::on_open_path(Op& op, int32_t result, uint32_t) {
-  auto& call = call_of<OpenCall>(op);
+  auto& call = call_of<Call>(op);
   if (may_retry(call, result)) return open_path(call);
   if (result < 0) return open_failed(call, error_from_result(result));
   call.path_fd = result;
-  prep_statx_of_fd(prepare_step(call, 1, &on_open_type), call.path_fd, &call.statx_buffer);
+  stat_path(call);
 }
 
+// When nothing is opened behind it, this STATX is the one that has to ask the file server.
+template <class Call>
+void PosixOrigin::stat_path(Call& call) {
+  int flags = AT_EMPTY_PATH;
+  if (is_version_only(call)) flags |= AT_STATX_FORCE_SYNC;
+  prep_statx(prepare_step(call, 1, &on_open_type<Call>),
+             {.directory_fd = call.path_fd, .path = "", .flags = flags, .mask = posix_statx_mask}, &call.statx_buffer);
+}
+
+template <class Call>
 void PosixOrigin::on_open_type(Op& op, int32_t result, uint32_t) {
-  auto& call = call_of<OpenCall>(op);
-  if (may_retry(call, result)) {
-    prep_statx_of_fd(prepare_step(call, 1, &on_open_type), call.path_fd, &call.statx_buffer);
-    return;
-  }
+  auto& call = call_of<Call>(op);
+  if (may_retry(call, result)) return stat_path(call);
   if (result < 0) return open_failed(call, error_from_result(result));
   const uint16_t mode = call.statx_buffer.stx_mode;
   if (S_ISLNK(mode)) return open_failed(call, {Code::invalid, ELOOP});
   if (!S_ISREG(mode) && !S_ISDIR(mode)) return open_failed(call, {Code::invalid, EINVAL});
+  if (is_version_only(call) && S_ISREG(mode)) {
+    close_path(*call.home, std::exchange(call.path_fd, -1));
+    return finish_open(call);
+  }
   *fmt::format_to_n(call.proc_path, sizeof call.proc_path - 1, "/proc/self/fd/{}", call.path_fd).out = '\0';
   open_for_reading(call);
 }
 
-void PosixOrigin::open_for_reading(OpenCall& call) {
+template <class Call>
+void PosixOrigin::open_for_reading(Call& call) {
   const open_how* how = S_ISDIR(call.statx_buffer.stx_mode) ? &how_directory : &how_file;
-  prep_openat2(prepare_step(call, 0, &on_opened), AT_FDCWD, call.proc_path, how);
+  prep_openat2(prepare_step(call, 0, &on_opened<Call>), AT_FDCWD, call.proc_path, how);
 }
 
+template <class Call>
 void PosixOrigin::on_opened(Op& op, int32_t result, uint32_t) {
-  auto& call = call_of<OpenCall>(op);
+  auto& call = call_of<Call>(op);
   if (may_retry(call, result)) return open_for_reading(call);
   if (result < 0) return open_failed(call, error_from_result(result));
   close_path(*call.home, std::exchange(call.path_fd, -1));
   call.fd = result;
-  prep_statx_of_fd(prepare_step(call, 1, &on_opened_stat), call.fd, &call.statx_buffer);
+  prep_statx_of_fd(prepare_step(call, 1, &on_opened_stat<Call>), call.fd, &call.statx_buffer);
 }
 
+template <class Call>
 void PosixOrigin::on_opened_stat(Op& op, int32_t result, uint32_t) {
-  auto& call = call_of<OpenCall>(op);
-  const auto& self = static_cast<PosixOrigin&>(*call.origin);
+  auto& call = call_of<Call>(op);
   if (may_retry(call, result)) {
-    prep_statx_of_fd(prepare_step(call, 1, &on_opened_stat), call.fd, &call.statx_buffer);
+    prep_statx_of_fd(prepare_step(call, 1, &on_opened_stat<Call>), call.fd, &call.statx_buffer);
     return;
   }
   if (result < 0) return open_failed(call, error_from_result(result));
+  finish_open(call);
+}
+
+void PosixOrigin::finish_open(OpenCall& call) {
+  const auto& self = static_cast<PosixOrigin&>(*call.origin);
   call.info = posix_info(call.statx_buffer, self.info_options());
   call.finish();
 }
 
-void PosixOrigin::open_failed(OpenCall& call, Error why) {
+void PosixOrigin::finish_open(ReadCall& call) {
+  if (!is_version_of(call.version, call.statx_buffer)) return open_failed(call, {Code::stale});
+  read(call);
+}
+
+template <class Call>
+void PosixOrigin::open_failed(Call& call, Error why) {
   if (call.path_fd >= 0) close_path(*call.home, std::exchange(call.path_fd, -1));
   if (call.fd >= 0) call.origin->close(*call.home, std::exchange(call.fd, -1));
+  // The version that a reader asks for had this name, and was a file.
+  const bool gone = why.code == Code::not_found || why.code == Code::invalid;
+  if (std::is_same_v<Call, ReadCall> && gone) why = Error{Code::stale};
   call.finish_failed(why);
 }
 
 // Read.
 
 void PosixOrigin::begin_read(Reactor& home, ReadCall& call) {
-  BC_ASSERT(call.fd >= 0 && call.to != nullptr && call.bytes > 0);
-  if (!begin_call(home, call, "")) return;
+  BC_ASSERT(call.to != nullptr && call.bytes > 0);
+  const bool open = call.fd >= 0;
+  if (!begin_call(home, call, open ? "" : call.key)) return;
   call.bytes_done = 0;
   // Asked before the first byte is read: what is old enough now gets another timestamp from any later change, and the
   // STATX after the bytes sees it.
   call.young = is_young(call.version, {.young_ns = young_ns_, .now = realtime_now()});
-  read(call);
+  call.path_fd = -1;
+  if (open) {
+    read(call);
+  } else {
+    open_path(call);
+  }
 }
 
 void PosixOrigin::read(ReadCall& call) {

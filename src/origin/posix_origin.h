@@ -48,13 +48,25 @@ class PosixOrigin final : public Origin {
   static void on_lookup_opened(Op& op, int32_t result, uint32_t flags);
   static void on_lookup_stat(Op& op, int32_t result, uint32_t flags);
 
-  static void open_path(OpenCall& call);
+  // For an OpenCall, and for a ReadCall that comes without a descriptor.
+  template <class Call>
+  static void open_path(Call& call);
+  template <class Call>
   static void on_open_path(Op& op, int32_t result, uint32_t flags);
+  template <class Call>
+  static void stat_path(Call& call);
+  template <class Call>
   static void on_open_type(Op& op, int32_t result, uint32_t flags);
-  static void open_for_reading(OpenCall& call);
+  template <class Call>
+  static void open_for_reading(Call& call);
+  template <class Call>
   static void on_opened(Op& op, int32_t result, uint32_t flags);
+  template <class Call>
   static void on_opened_stat(Op& op, int32_t result, uint32_t flags);
-  static void open_failed(OpenCall& call, Error why);
+  template <class Call>
+  static void open_failed(Call& call, Error why);
+  static void finish_open(OpenCall& call);
+  static void finish_open(ReadCall& call);
 
   static void read(ReadCall& call);
   static void on_read(Op& op, int32_t result, uint32_t flags);

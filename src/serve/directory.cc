@@ -96,7 +96,7 @@ Task VolumeServer::read_directory(TaskStack&, Request& request, bool plus) {
     co_return server.finish(request);
   }
   call->key = handle->key;
-  call->fd = handle->origin_fd;
+  call->fd = handle->origin_fd.load(std::memory_order_relaxed);
   call->offset = in.offset;
   call->with_info = plus && !volume.inodes.crowded();
   call->entries_max = call->with_info ? entries_per_batch_with_info : entries_per_batch;

@@ -67,7 +67,6 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor
     load->call.key = handle.key;
     load->call.version = handle.version;
     load->call.object_bytes = handle.object_bytes;
-    load->call.fd = handle.origin_fd;
     volume().handles.reference(handle);
     if (purpose.held != nullptr) {
       purpose.held->push_back(*load);
@@ -123,6 +122,7 @@ void VolumeServer::start_origin_run(Load& load) {
   const auto first = static_cast<unsigned>(std::countr_zero(load.blocks_in_run));
   load.call.failed = false;
   load.call.request_id = load.request_id;
+  load.call.fd = load.handle->origin_fd.load(std::memory_order_acquire);
   load.call.offset = load.frame_offset + first * limits::block_bytes;
   load.call.bytes = static_cast<uint32_t>(run_bytes(load));
   load.call.to = volume().memory->frame_bytes(*load.frame) + first * limits::block_bytes;
@@ -163,9 +163,17 @@ void VolumeServer::write_behind_packed(Load& load) {
   options_.writer->write_packed(load.handle->object, load.handle->object_bytes);
 }
 
+// A file that was opened by the load: for those that come, unless another load was faster.
+void VolumeServer::keep_origin_file(Handle& handle, int fd) {
+  int kept = -1;
+  if (fd < 0 || handle.origin_fd.compare_exchange_strong(kept, fd, std::memory_order_acq_rel) || kept == fd) return;
+  volume().origin->close(reactor(), fd);
+}
+
 void VolumeServer::on_load_done(OriginCall& call) {
   Load& load = *static_cast<Load::LoadCall&>(call).load;
   VolumeServer& self = *load.server;
+  self.keep_origin_file(*load.handle, load.call.fd);
   const uint64_t left = load.blocks_in_run & load.blocks_left;
   BC_ASSERT(left != 0);
   if (call.failed) {
@@ -210,7 +218,8 @@ void VolumeServer::release_handle(Handle& handle) {
   if (!volume().handles.release(handle)) return;
   while (DiskFile* file = handle.disk_files.take()) disk().release(*file);
   delete handle.prefetch.exchange(nullptr, std::memory_order_acq_rel);
-  if (handle.origin_fd >= 0) volume().origin->close(reactor(), handle.origin_fd);
+  const int origin_fd = handle.origin_fd.load(std::memory_order_relaxed);
+  if (origin_fd >= 0) volume().origin->close(reactor(), origin_fd);
   volume().handles.put_back(handle);
 }
 

@@ -63,7 +63,7 @@ void Handles::put_back(Handle& handle) {
   handle.entries_told = 0;
   handle.entries_from = 0;
   handle.listing = false;
-  handle.origin_fd = -1;
+  handle.origin_fd.store(-1, std::memory_order_relaxed);
   handle.mode = OpenMode::untold;
   handle.expected_offset.store(0, std::memory_order_relaxed);
   handle.visited_position.store(Handle::no_position, std::memory_order_relaxed);

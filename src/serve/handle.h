@@ -39,10 +39,12 @@ struct Handle {
   FileVersion version;
   ObjectId object;
   uint64_t object_bytes = 0;
-  int origin_fd = -1;
   bool buffered = true;   // reads go through the kernel's page cache
   bool cacheable = true;  // false: a young version, whose bytes may change without a trace
   OpenMode mode = OpenMode::untold;
+
+  // The origin's file. -1: it needs none, or all bytes were here when it was opened and no load has needed it since.
+  std::atomic<int> origin_fd{-1};
 
   // Where a sequential reader would go on. Any core writes it; it is a guess, so races do no harm.
   std::atomic<uint64_t> expected_offset{0};

@@ -240,6 +240,7 @@ class VolumeServer final : public fuse::RequestHandler {
   void deliver(Load& load, uint64_t blocks);
   void write_behind(Load& load, uint64_t blocks);
   void write_behind_packed(Load& load);
+  void keep_origin_file(Handle& handle, int fd);
   static void on_load_done(OriginCall& call);
   void end_load(Load& load);
 
@@ -291,7 +292,9 @@ class VolumeServer final : public fuse::RequestHandler {
 
   // open.cc
   static Task open(TaskStack& stack, Request& request);
-  static Task open_file(TaskStack& stack, Request& request, const fuse::Node& node, Pending<OpenCall>& call);
+  bool is_at_hand(const ObjectId& object, uint64_t object_bytes);
+  static Task open_file(TaskStack& stack, Request& request, const fuse::Node& node, const ObjectId& object,
+                        Pending<OpenCall>& call);
   void open_directory(Request& request, const fuse::Node& node, Pending<OpenCall>& call);
   Handle* take_handle(Request& request, const fuse::Node& node);
   void publish_handle(Handle& handle, const fuse::Node& node, Pending<OpenCall>& call);

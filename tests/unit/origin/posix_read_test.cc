@@ -2,8 +2,10 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/limits.h"
 #include "unit/origin/posix_fixture.h"
@@ -77,6 +79,61 @@ TEST_CASE("a call can be used again") {
   CHECK(!read->call.failed);
   CHECK(read->bytes == "def");
   machine.close(*opened);
+}
+
+TEST_CASE("the version alone opens nothing, and a read without a descriptor opens the file") {
+  const Tree tree;
+  const std::string bytes = pattern(100'000);
+  tree.make_directory("folder");
+  tree.write("folder/file", bytes);
+  Machine machine(tree.path(), /*young_ns=*/1, /*blocking_threads=*/0);
+  const size_t descriptors = open_descriptors();
+  Waited<OpenCall> opened;
+  opened.key = "folder/file";
+  opened.version_only = true;
+  machine.origin->begin_open(*machine.reactor, opened);
+  machine.wait(opened);
+  machine.settle();
+  REQUIRE(!opened.failed);
+  CHECK(opened.fd == -1);
+  CHECK(opened.info.version == machine.lookup("folder/file")->info.version);
+  machine.settle();
+  CHECK(open_descriptors() == descriptors);
+
+  std::string got(1000, '\xee');
+  Waited<ReadCall> call;
+  call.key = opened.key;
+  call.version = opened.info.version;
+  call.offset = 99'000;
+  call.bytes = 1000;
+  call.to = reinterpret_cast<std::byte*>(got.data());
+  machine.origin->begin_read(*machine.reactor, call);
+  machine.wait(call);
+  REQUIRE(!call.failed);
+  CHECK(got == bytes.substr(99'000));
+  REQUIRE(call.fd >= 0);
+  machine.settle();
+  CHECK(open_descriptors() == descriptors + 1);
+  machine.origin->close(*machine.reactor, call.fd);
+  machine.settle();
+
+  // What has the name now is another version, something that is never opened, or nothing.
+  const auto is_stale_now = [&] {
+    call.fd = -1;
+    call.times_done = 0;
+    call.failed = false;
+    machine.origin->begin_read(*machine.reactor, call);
+    machine.wait(call);
+    machine.settle();
+    return call.fd == -1 && call.times_done == 1 && is_stale(call) && open_descriptors() == descriptors;
+  };
+  std::filesystem::remove(tree.at("folder/file"));
+  CHECK(is_stale_now());
+  tree.write("folder/file", bytes);
+  CHECK(is_stale_now());
+  std::filesystem::remove(tree.at("folder/file"));
+  require(::mkfifo(tree.at("folder/file").c_str(), 0644) == 0, "mkfifo");
+  CHECK(is_stale_now());
 }
 
 TEST_CASE("reads into a registered buffer") {
