@@ -114,9 +114,10 @@ check() {
 # Beyond this machine only with a token.
 check_token() {
   local options=(-o "http.listen=0.0.0.0:$port")
-  expect_refusal 2 'http.secret_file' "$BLOBCACHE" mount "$MOUNT_TMP/source" "$MOUNT_TMP/other" "${options[@]}"
+  local refused=("$BLOBCACHE" mount "$MOUNT_TMP/source" "$MOUNT_TMP/other" --memory=64MiB "${options[@]}")
+  expect_refusal 2 'http.secret_file' "${refused[@]}"
   printf 'short\n' >"$MOUNT_TMP/token"
-  expect_refusal 1 'no token of at least 16' "$BLOBCACHE" mount "$MOUNT_TMP/source" "$MOUNT_TMP/other" "${options[@]}" \
+  expect_refusal 1 'no token of at least 16' "${refused[@]}" \
     -o "http.secret_file=$MOUNT_TMP/token"
   printf '0123456789abcdef0123\n' >"$MOUNT_TMP/token"
   start_mount "$MOUNT_TMP/source" "$mnt" "${options[@]}" -o "http.secret_file=$MOUNT_TMP/token"
