@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/secrets.h"
+#include "base/text.h"
 
 namespace blobcache::log {
 namespace {
@@ -26,34 +27,6 @@ std::string_view level_name(Level level) {
     case Level::error: return "error";
   }
   return "?";
-}
-
-void append_json_string(fmt::memory_buffer& out, std::string_view text) {
-  out.push_back('"');
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out.push_back('\\');
-      out.push_back(c);
-    } else if (byte < 0x20 || byte >= 0x7f) {
-      // Names are bytes of unknown encoding: written so that the line is valid JSON whatever they are.
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}", byte);
-    } else {
-      out.push_back(c);
-    }
-  }
-  out.push_back('"');
-}
-
-void append_text(fmt::memory_buffer& out, std::string_view text) {
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      fmt::format_to(std::back_inserter(out), "\\x{:02x}", byte);
-    } else {
-      out.push_back(c);
-    }
-  }
 }
 
 }  // namespace
@@ -94,20 +67,20 @@ void write_line(Level level, std::string_view text, uint32_t held_back, std::spa
   const int millis = static_cast<int>(now.tv_nsec / 1'000'000);
   const std::string_view time(time_text, time_bytes);
 
-  const std::string message = redacted(text).substr(0, line_bytes_max);
+  const std::string redacted_text = redacted(text);
+  const std::string_view message = utf8_cut(redacted_text, line_bytes_max);
   fmt::memory_buffer line;
   auto out = std::back_inserter(line);
   if (json_now.load(std::memory_order_relaxed)) {
-    fmt::format_to(out, R"({{"time":"{}.{:03}Z","level":"{}","message":)", time, millis, level_name(level));
-    append_json_string(line, message);
+    fmt::format_to(out, R"({{"time":"{}.{:03}Z","level":"{}","message":{})", time, millis, level_name(level),
+                   json_string(message));
     for (const Field& field : fields) {
       if (!field.name.empty()) fmt::format_to(out, R"(,"{}":{})", field.name, field.value);
     }
     if (held_back > 0) fmt::format_to(out, R"(,"held_back":{})", held_back);
     fmt::format_to(out, "}}\n");
   } else {
-    fmt::format_to(out, "{}.{:03}Z {:<5} ", time, millis, level_name(level));
-    append_text(line, message);
+    fmt::format_to(out, "{}.{:03}Z {:<5} {}", time, millis, level_name(level), plain_text(message));
     for (const Field& field : fields) {
       if (!field.name.empty()) fmt::format_to(out, " {}={}", field.name, field.value);
     }

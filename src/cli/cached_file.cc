@@ -11,6 +11,7 @@
 #include <sys/xattr.h>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/mountpoint.h"

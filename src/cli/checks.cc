@@ -8,6 +8,7 @@
 
 #include "base/features.h"
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/command.h"
 

@@ -33,27 +33,6 @@ const Command& nearest(std::span<const Command> commands, std::string_view word)
   return *best;
 }
 
-// The length of the UTF-8 sequence that `text` starts with, 0 when there is none. Overlong forms and surrogates are
-// turned down as RFC 3629 says.
-size_t utf8_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xc0) == 0x80; };
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xc2 && first < 0xe0) return continues(1) ? 2 : 0;
-  if (first >= 0xe0 && first < 0xf0) {
-    const bool overlong = first == 0xe0 && byte(1) < 0xa0;
-    const bool surrogate = first == 0xed && byte(1) >= 0xa0;
-    return continues(1) && continues(2) && !overlong && !surrogate ? 3 : 0;
-  }
-  if (first >= 0xf0 && first < 0xf5) {
-    const bool overlong = first == 0xf0 && byte(1) < 0x90;
-    const bool beyond = first == 0xf4 && byte(1) >= 0x90;
-    return continues(1) && continues(2) && continues(3) && !overlong && !beyond ? 4 : 0;
-  }
-  return 0;
-}
-
 }  // namespace
 
 int run_command(std::span<const Command> commands, int argc, char** argv) {
@@ -98,24 +77,6 @@ std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv) {
 int refuse(int exit_code, std::string_view sentence) {
   fmt::print(stderr, "blobcache: {}\n", redacted(sentence));
   return exit_code;
-}
-
-std::string json_string(std::string_view text) {
-  std::string out = "\"";
-  while (!text.empty()) {
-    const size_t length = utf8_length(text);
-    const auto byte = static_cast<unsigned char>(text[0]);
-    if (byte == '"' || byte == '\\') {
-      out += '\\';
-      out += text[0];
-    } else if (byte < 0x20 || byte == 0x7f || length == 0) {
-      out += fmt::format("\\u{:04x}", byte);
-    } else {
-      out += text.substr(0, length);
-    }
-    text.remove_prefix(length == 0 ? 1 : length);
-  }
-  return out + '"';
 }
 
 }  // namespace blobcache::cli

@@ -40,7 +40,4 @@ std::optional<int> parse_arguments(CLI::App& app, int argc, char** argv);
 // Prints "blobcache: SENTENCE" on stderr and returns the code.
 int refuse(int exit_code, std::string_view sentence);
 
-// A JSON string with its quotes. Bytes that are no UTF-8 are written as if they were Latin-1.
-std::string json_string(std::string_view text);
-
 }  // namespace blobcache::cli

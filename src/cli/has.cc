@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/blob_call.h"
 #include "cli/command.h"

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/blob_call.h"
 #include "cli/command.h"

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/commands.h"
@@ -17,6 +18,9 @@ constexpr int answer_ms = 5'000;
 
 std::string size_of(const Json& json, const char* key) { return format_bytes_short(json.value(key, uint64_t{0})); }
 
+// A name is somebody else's: it steers no terminal.
+std::string name_of(const Json& json, const char* key) { return plain_text(json.value(key, "")); }
+
 std::string percent(uint64_t part, uint64_t whole) {
   return whole == 0 ? "-" : fmt::format("{:.1f} %", 100.0 * static_cast<double>(part) / static_cast<double>(whole));
 }
@@ -27,7 +31,7 @@ void print_volume(const Json& volume) {
   const uint64_t disk = bytes.value("disk", uint64_t{0});
   const uint64_t far = bytes.value("peer", uint64_t{0}) + bytes.value("origin", uint64_t{0});
   const uint64_t all = memory + disk + far;
-  fmt::print("\n{}  {}\n", volume.value("mountpoint", ""), volume.value("source", ""));
+  fmt::print("\n{}  {}\n", name_of(volume, "mountpoint"), name_of(volume, "source"));
   fmt::print("  transport {}, passthrough {}, {} open, {} of {} nodes\n", volume.value("transport", ""),
              volume.value("passthrough", false) ? "on" : "off", volume.value("open", uint64_t{0}),
              volume.value("nodes", uint64_t{0}), volume.value("nodes_max", uint64_t{0}));
@@ -45,20 +49,20 @@ void print_origin(const Json& origin) {
   if (origin.value("requests", uint64_t{0}) == 0) return;
   const Json& latency = origin.at("first_byte_us");
   fmt::print("  origin of {}: {} requests, {} retried, {} failed, first byte p50 {:.1f} ms, p99 {:.1f} ms\n",
-             origin.value("volume", ""), origin.value("requests", uint64_t{0}), origin.value("retries", uint64_t{0}),
+             name_of(origin, "volume"), origin.value("requests", uint64_t{0}), origin.value("retries", uint64_t{0}),
              origin.value("errors", uint64_t{0}), latency.value("p50", 0.0) / 1000, latency.value("p99", 0.0) / 1000);
 }
 
 void print_node(const Json& node) {
   const Json& memory = node.at("tiers").at("memory");
   const Json& disk = node.at("tiers").at("disk");
-  fmt::print("node {}  pid {}, version {}, {} cores, {} of memory\n", node.value("node", ""), node.value("pid", 0),
+  fmt::print("node {}  pid {}, version {}, {} cores, {} of memory\n", name_of(node, "node"), node.value("pid", 0),
              node.value("version", ""), node.value("cores", 0), size_of(node, "memory_limit"));
   fmt::print("  memory    {:>10} of {}\n", size_of(memory, "used"), size_of(memory, "arena"));
   for (const Json& each : disk.at("disks")) {
-    const std::string why = each.value("why", "");
+    const std::string why = name_of(each, "why");
     fmt::print("  disk      {:>10} of {}  {}  {}{}{}\n", size_of(each, "used"), size_of(each, "limit"),
-               each.value("path", ""), each.value("state", ""), why.empty() ? "" : ": ", why);
+               name_of(each, "path"), each.value("state", ""), why.empty() ? "" : ": ", why);
   }
   for (const Json& volume : node.at("volumes")) print_volume(volume);
   for (const Json& origin : node.at("origins")) print_origin(origin);

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/commands.h"

@@ -20,6 +20,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/cached_file.h"
 #include "cli/command.h"

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -33,6 +34,7 @@ struct SharedState {
   std::span<std::byte> arena;
   std::span<std::byte> staging;  // of all cores' disk writers, Plan::disk_staging_core_bytes each
   std::vector<std::unique_ptr<serve::Volume>> volumes;
+  const std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
 };
 
 class Core {

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
 #include "origin/origin_counters.h"
 
 namespace blobcache::node {
@@ -55,11 +56,12 @@ class Writer {
   std::string text_;
 };
 
+// One byte that is no UTF-8 would cost the whole scrape.
 std::string label(std::string_view name, std::string_view value) {
   std::string out = fmt::format("{}=\"", name);
-  for (const char c : value) {
+  for (const char c : plain_text(value)) {
     if (c == '\\' || c == '"') out += '\\';
-    out += c == '\n' ? "\\n" : std::string(1, c);
+    out += c;
   }
   return out + '"';
 }

@@ -207,31 +207,34 @@ Result<Plan> make_plan(const Config& config, const Machine& machine, std::string
   return plan;
 }
 
-std::string describe(const Plan& plan) {
-  const auto row = [](std::string_view what, uint64_t bytes, std::string_view note) {
-    return fmt::format("  {:<22} {:>10}  {}\n", what, format_bytes_short(bytes), note);
-  };
-  std::string text = fmt::format("memory plan ({} of limit, {} cores, {} transport)\n",
-                                 format_bytes_short(plan.limit_bytes), plan.cores, plan.uring ? "uring" : "dev");
-  text += row("L0 arena", plan.arena_bytes, "");
-  text += row("L0 descriptors", plan.descriptors_bytes, "");
-  text += row("FUSE requests", plan.entries_bytes,
-              fmt::format("{} queues x {} entries x {}", plan.entries.queues, plan.entries.entries_per_queue,
-                          format_bytes_short(plan.entries.payload_bytes)));
-  text += row("inodes", plan.inodes_bytes, fmt::format("at most {} a volume", plan.inodes_max));
-  if (plan.origins_bytes > 0) text += row("origins", plan.origins_bytes, "connections, names");
-  if (plan.http_bytes > 0) text += row("HTTP", plan.http_bytes, "at most");
+std::vector<PlanRow> plan_rows(const Plan& plan) {
+  std::vector<PlanRow> rows{{"L0 arena", plan.arena_bytes, ""}, {"L0 descriptors", plan.descriptors_bytes, ""}};
+  rows.push_back({"FUSE requests", plan.entries_bytes,
+                  fmt::format("{} queues x {} entries x {}", plan.entries.queues, plan.entries.entries_per_queue,
+                              format_bytes_short(plan.entries.payload_bytes))});
+  rows.push_back({"inodes", plan.inodes_bytes, fmt::format("at most {} a volume", plan.inodes_max)});
+  if (plan.origins_bytes > 0) rows.push_back({"origins", plan.origins_bytes, "connections, names"});
+  if (plan.http_bytes > 0) rows.push_back({"HTTP", plan.http_bytes, "at most"});
   if (plan.disk_staging_bytes > 0) {
-    text += row("disk index", plan.disk_index_bytes, "at most");
-    text += row("disk staging", plan.disk_staging_bytes,
-                fmt::format("{} a core", format_bytes_short(plan.disk_staging_core_bytes)));
-    text += row("disk threads", plan.disk_threads_bytes, "");
+    rows.push_back({"disk index", plan.disk_index_bytes, "at most"});
+    rows.push_back({"disk staging", plan.disk_staging_bytes,
+                    fmt::format("{} a core", format_bytes_short(plan.disk_staging_core_bytes))});
+    rows.push_back({"disk threads", plan.disk_threads_bytes, ""});
   }
   if (plan.content_bytes > 0) {
-    text += row("content store", plan.content_bytes, fmt::format("at most {} blobs", plan.blobs_max));
+    rows.push_back({"content store", plan.content_bytes, fmt::format("at most {} blobs", plan.blobs_max)});
   }
-  text += row("program", plan.base_bytes, "");
-  text += row("kernel (rings)", plan.kernel_bytes, "");
+  rows.push_back({"program", plan.base_bytes, ""});
+  rows.push_back({"kernel (rings)", plan.kernel_bytes, ""});
+  return rows;
+}
+
+std::string describe(const Plan& plan) {
+  std::string text = fmt::format("memory plan ({} of limit, {} cores, {} transport)\n",
+                                 format_bytes_short(plan.limit_bytes), plan.cores, plan.uring ? "uring" : "dev");
+  for (const PlanRow& row : plan_rows(plan)) {
+    text += fmt::format("  {:<22} {:>10}  {}\n", row.what, format_bytes_short(row.bytes), row.note);
+  }
   return text;
 }
 

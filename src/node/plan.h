@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/config.h"
@@ -47,6 +48,13 @@ struct Plan {
 
 // Errors: message_out says what is too small and what to change.
 Result<Plan> make_plan(const Config& config, const Machine& machine, std::string* message_out);
+// What the limit goes to. The rest of it is room for what is not foreseen.
+struct PlanRow {
+  std::string_view what;
+  uint64_t bytes = 0;
+  std::string note;
+};
+std::vector<PlanRow> plan_rows(const Plan& plan);
 // One line a row, aligned, for people.
 std::string describe(const Plan& plan);
 

@@ -1,29 +1,16 @@
 #include "node/status.h"
 
 #include <algorithm>
+#include <chrono>
 #include <ctime>
 
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 namespace blobcache::node {
 namespace {
-
-std::string quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out.push_back('\\');
-      out.push_back(c);
-    } else if (byte < 0x20 || byte >= 0x7f) {
-      out += fmt::format("\\u{:04x}", byte);
-    } else {
-      out.push_back(c);
-    }
-  }
-  return out + '"';
-}
 
 struct Sums {
   uint64_t requests = 0;
@@ -81,7 +68,7 @@ std::string slow_json(const serve::SlowRequests& slow) {
   for (const serve::SlowRequest& each : slow.all()) {
     all += fmt::format(
         R"({}{{"operation":"{}","file":{},"age_s":{},"total_ms":{},"disk_ms":{},"peer_ms":{},"origin_ms":{}}})",
-        all.empty() ? "" : ",", each.operation, quoted(each.file),
+        all.empty() ? "" : ",", each.operation, json_string(each.file),
         now_ns > each.ended_ns ? (now_ns - each.ended_ns) / 1'000'000'000 : 0, each.total_ms, each.disk_ms,
         each.peer_ms, each.origin_ms);
   }
@@ -152,7 +139,7 @@ std::string volume_json(const serve::Volume& volume, const std::vector<std::uniq
       R"("requests":{},"reads":{},"memory_hits":{},"disk_hits":{},"passthrough_opens":{},"passthrough_bytes":{},)"
       R"("origin_reads":{},"origin_bytes":{},"interrupts":{},"deadlines":{},)"
       R"("errors":{},"bytes":{},"replies":{},"read_latency_ns":{},"slow":{},"prefetch":{}}})",
-      quoted(volume.config.name), quoted(volume.config.source), quoted(volume.config.mountpoint),
+      json_string(volume.config.name), json_string(volume.config.source), json_string(volume.config.mountpoint),
       volume.session.facts().uring ? "uring" : "dev", volume.session.facts().passthrough, volume.handles.open_count(),
       volume.inodes.count(), volume.inodes.nodes_max(), sums.requests, sums.reads, sums.memory_hits, sums.disk_hits,
       sums.passthrough_opens, sums.passthrough_bytes, sums.origin_reads, sums.origin_bytes, sums.interrupts,
@@ -167,7 +154,7 @@ std::string origin_json(const serve::Volume& volume) {
       R"({{"volume":{},"requests":{},"bytes":{},"retries":{},"throttled":{},"errors":{},"hedges":{},"hedges_won":{},)"
       R"("verified":{},"corrupt":{},)"
       R"("connections":{},"first_byte_us":{{"p50":{},"p95":{},"p99":{},"buckets":{}}}}})",
-      quoted(volume.config.name), counters.requests.load(), counters.bytes.load(), counters.retries.load(),
+      json_string(volume.config.name), counters.requests.load(), counters.bytes.load(), counters.retries.load(),
       counters.throttled.load(), counters.errors.load(), counters.hedges.load(), counters.hedges_won.load(),
       counters.verified.load(), counters.corrupt.load(), counters.connections.load(), latency.percentile_us(0.5),
       latency.percentile_us(0.95), latency.percentile_us(0.99), buckets_json(latency));
@@ -177,8 +164,8 @@ std::string disk_json(const DiskStats& disk) {
   return fmt::format(
       R"({{"path":{},"state":"{}","why":{},"stacked":{},"used":{},"limit":{},"evicted_bytes":{},"written_bytes":{},)"
       R"("writes_shed":{},"read_errors":{},"write_errors":{},"corrupt_blocks":{},"scrubbed_bytes":{},"scan_frozen":{}}})",
-      quoted(disk.path), state_name(disk.state), quoted(disk.why), disk.stacked, disk.used_bytes, disk.limit_bytes,
-      disk.evicted_bytes, disk.written_bytes, disk.writes_shed, disk.read_errors, disk.write_errors,
+      json_string(disk.path), state_name(disk.state), json_string(disk.why), disk.stacked, disk.used_bytes,
+      disk.limit_bytes, disk.evicted_bytes, disk.written_bytes, disk.writes_shed, disk.read_errors, disk.write_errors,
       disk.corrupt_blocks, disk.scrubbed_bytes, disk.scan_frozen);
 }
 
@@ -207,11 +194,23 @@ std::string disks_json(const DiskTier* tier) {
                      tier != nullptr ? tier->memory_bytes() : 0, disks);
 }
 
+// What the memory limit goes to.
+std::string plan_json(const Plan& plan) {
+  std::string rows;
+  for (const PlanRow& row : plan_rows(plan)) {
+    rows += fmt::format(R"({}{{"what":{},"bytes":{},"note":{}}})", rows.empty() ? "" : ",", json_string(row.what),
+                        row.bytes, json_string(row.note));
+  }
+  return "[" + rows + "]";
+}
+
 }  // namespace
 
 std::string status_json(const Config& config, const Plan& plan, const SharedState& shared,
                         const std::vector<std::unique_ptr<Core>>& cores) {
   const MemoryTierStats memory = shared.memory->stats();
+  const auto uptime =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - shared.started);
   std::string volumes;
   std::string origins;
   for (const std::unique_ptr<serve::Volume>& volume : shared.volumes) {
@@ -223,13 +222,14 @@ std::string status_json(const Config& config, const Plan& plan, const SharedStat
     origins += origin_json(*volume);
   }
   return fmt::format(
-      R"({{"pid":{},"node":{},"version":"{}","cores":{},"memory_limit":{},"tiers":{{"memory":{{"arena":{},"used":{},)"
+      R"({{"pid":{},"node":{},"version":"{}","uptime_ms":{},"cores":{},"memory_limit":{},"memory_plan":{},"tiers":{{"memory":{{"arena":{},"used":{},)"
       R"("chunk_frames":{},"block_frames":{},"pinned_frames":{},"evicted_bytes":{}}},"disk":{}}},"content_store":{},)"
       R"("volumes":[{}],"origins":[{}]}})"
       "\n",
-      getpid(), quoted(config.node.name), BLOBCACHE_VERSION, plan.cores, plan.limit_bytes, memory.arena_bytes,
-      memory.used_bytes, memory.chunk_frames, memory.block_frames, memory.pinned_frames, memory.evicted_bytes,
-      disks_json(shared.disk.get()), content_json(shared.content), volumes, origins);
+      getpid(), json_string(config.node.name), BLOBCACHE_VERSION, uptime.count(), plan.cores, plan.limit_bytes,
+      plan_json(plan), memory.arena_bytes, memory.used_bytes, memory.chunk_frames, memory.block_frames,
+      memory.pinned_frames, memory.evicted_bytes, disks_json(shared.disk.get()), content_json(shared.content), volumes,
+      origins);
 }
 
 }  // namespace blobcache::node
