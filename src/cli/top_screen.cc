@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -158,29 +160,57 @@ void add_tiers(const TopView& view, const TopLook& look, Lines& lines) {
   }
 }
 
-void add_volumes(const TopView& view, const TopLook& look, Lines& lines) {
-  const unsigned name_columns = room(look, 51);
+struct Cell {
+  std::string text;
+  Style style = Style::plain;
+};
+
+template <class Row>
+struct Column {
+  std::string_view title;
+  unsigned width = 0;  // 0: the first one, a name, which has the room that the others leave
+  Cell (*cell)(const Row& row) = nullptr;
+};
+
+// note: a line of its own below a row; empty: none.
+template <class Row>
+void add_table(const TopLook& look, std::initializer_list<Column<Row>> columns, std::span<const Row> rows, Lines& lines,
+               Cell (*note)(const Row& row) = nullptr) {
+  unsigned fixed = 0;
+  for (const Column<Row>& column : columns) fixed += column.width;
+  const unsigned name_columns = room(look, fixed);
+  const auto line_of = [&](auto&& cell_of) {
+    Line line(look);
+    for (const Column<Row>& column : columns) {
+      const Cell cell = cell_of(column);
+      column.width == 0 ? line.left(cell.text, name_columns, cell.style)
+                        : line.right(cell.text, column.width, cell.style);
+    }
+    return line.take();
+  };
   lines.emplace_back();
-  lines.push_back(Line(look)
-                      .left("VOLUME", name_columns, Style::dim)
-                      .right("READS", 9, Style::dim)
-                      .right("BYTES", 12, Style::dim)
-                      .right("P50", 8, Style::dim)
-                      .right("P99", 8, Style::dim)
-                      .right("OPEN", 6, Style::dim)
-                      .right("ERRORS", 8, Style::dim)
-                      .take());
-  for (const TopVolume& volume : view.volumes) {
-    lines.push_back(Line(look)
-                        .left(volume.mountpoint, name_columns)
-                        .right(count_text(volume.reads_per_s), 9)
-                        .right(rate_text(volume.bytes_per_s), 12)
-                        .right(time_text(volume.latency.p50_us), 8)
-                        .right(time_text(volume.latency.p99_us), 8)
-                        .right(fmt::format("{}", volume.open), 6)
-                        .right(count_text(volume.errors_per_s), 8, error_style(volume.errors_per_s))
-                        .take());
+  lines.push_back(line_of([](const Column<Row>& column) { return Cell{std::string(column.title), Style::dim}; }));
+  for (const Row& row : rows) {
+    lines.push_back(line_of([&](const Column<Row>& column) { return column.cell(row); }));
+    const Cell below = note != nullptr ? note(row) : Cell();
+    if (!below.text.empty()) lines.push_back(Line(look).add("  " + printable(below.text), below.style).take());
   }
+}
+
+Cell errors_cell(uint64_t errors) { return {fmt::format("{}", errors), error_style(static_cast<double>(errors))}; }
+
+void add_volumes(const TopView& view, const TopLook& look, Lines& lines) {
+  using Row = TopVolume;
+  add_table<Row>(
+      look,
+      {{"VOLUME", 0, [](const Row& row) { return Cell{row.mountpoint}; }},
+       {"READS", 9, [](const Row& row) { return Cell{count_text(row.reads_per_s)}; }},
+       {"BYTES", 12, [](const Row& row) { return Cell{rate_text(row.bytes_per_s)}; }},
+       {"P50", 8, [](const Row& row) { return Cell{time_text(row.latency.p50_us)}; }},
+       {"P99", 8, [](const Row& row) { return Cell{time_text(row.latency.p99_us)}; }},
+       {"OPEN", 6, [](const Row& row) { return Cell{fmt::format("{}", row.open)}; }},
+       {"ERRORS", 8, [](const Row& row) { return Cell{count_text(row.errors_per_s), error_style(row.errors_per_s)}; }}},
+      view.volumes, lines);
   if (view.passthrough_opens == 0) return;
   lines.push_back(Line(look)
                       .add(fmt::format("the kernel reads {} of {} opens itself: not counted here",
@@ -191,54 +221,30 @@ void add_volumes(const TopView& view, const TopLook& look, Lines& lines) {
 
 void add_disks(const TopView& view, const TopLook& look, Lines& lines) {
   if (view.disks.empty()) return;
-  const unsigned name_columns = room(look, 62);
-  lines.emplace_back();
-  lines.push_back(Line(look)
-                      .left("DISK", name_columns, Style::dim)
-                      .right("STATE", 11, Style::dim)
-                      .right("USED", 10, Style::dim)
-                      .right("LIMIT", 10, Style::dim)
-                      .right("WRITTEN", 12, Style::dim)
-                      .right("EVICTED", 12, Style::dim)
-                      .right("ERRORS", 7, Style::dim)
-                      .take());
-  for (const TopDisk& disk : view.disks) {
-    lines.push_back(Line(look)
-                        .left(disk.path, name_columns)
-                        .right(disk.state, 11, disk.why.empty() ? Style::plain : Style::bad)
-                        .right(bytes_text(disk.used), 10)
-                        .right(bytes_text(disk.limit), 10)
-                        .right(rate_text(disk.written_per_s), 12)
-                        .right(rate_text(disk.evicted_per_s), 12)
-                        .right(fmt::format("{}", disk.errors), 7, error_style(static_cast<double>(disk.errors)))
-                        .take());
-    if (!disk.why.empty()) lines.push_back(Line(look).add("  " + printable(disk.why), Style::bad).take());
-  }
+  using Row = TopDisk;
+  add_table<Row>(
+      look,
+      {{"DISK", 0, [](const Row& row) { return Cell{row.path}; }},
+       {"STATE", 11, [](const Row& row) { return Cell{row.state, row.why.empty() ? Style::plain : Style::bad}; }},
+       {"USED", 10, [](const Row& row) { return Cell{bytes_text(row.used)}; }},
+       {"LIMIT", 10, [](const Row& row) { return Cell{bytes_text(row.limit)}; }},
+       {"WRITTEN", 12, [](const Row& row) { return Cell{rate_text(row.written_per_s)}; }},
+       {"EVICTED", 12, [](const Row& row) { return Cell{rate_text(row.evicted_per_s)}; }},
+       {"ERRORS", 7, [](const Row& row) { return errors_cell(row.errors); }}},
+      view.disks, lines, [](const Row& row) { return Cell{row.why, Style::bad}; });
 }
 
 void add_origins(const TopView& view, const TopLook& look, Lines& lines) {
-  const unsigned name_columns = room(look, 60);
-  lines.emplace_back();
-  lines.push_back(Line(look)
-                      .left("ORIGIN OF", name_columns, Style::dim)
-                      .right("REQUESTS", 10, Style::dim)
-                      .right("BYTES", 12, Style::dim)
-                      .right("BYTE 1 P50", 11, Style::dim)
-                      .right("P99", 8, Style::dim)
-                      .right("RETRIES", 9, Style::dim)
-                      .right("ERRORS", 10, Style::dim)
-                      .take());
-  for (const TopOrigin& origin : view.origins) {
-    lines.push_back(Line(look)
-                        .left(origin.volume, name_columns)
-                        .right(count_text(origin.requests_per_s), 10)
-                        .right(rate_text(origin.bytes_per_s), 12)
-                        .right(time_text(origin.first_byte.p50_us), 11)
-                        .right(time_text(origin.first_byte.p99_us), 8)
-                        .right(count_text(origin.retries_per_s), 9)
-                        .right(fmt::format("{}", origin.errors), 10, error_style(static_cast<double>(origin.errors)))
-                        .take());
-  }
+  using Row = TopOrigin;
+  add_table<Row>(look,
+                 {{"ORIGIN OF", 0, [](const Row& row) { return Cell{row.volume}; }},
+                  {"REQUESTS", 10, [](const Row& row) { return Cell{count_text(row.requests_per_s)}; }},
+                  {"BYTES", 12, [](const Row& row) { return Cell{rate_text(row.bytes_per_s)}; }},
+                  {"BYTE 1 P50", 11, [](const Row& row) { return Cell{time_text(row.first_byte.p50_us)}; }},
+                  {"P99", 8, [](const Row& row) { return Cell{time_text(row.first_byte.p99_us)}; }},
+                  {"RETRIES", 9, [](const Row& row) { return Cell{count_text(row.retries_per_s)}; }},
+                  {"ERRORS", 10, [](const Row& row) { return errors_cell(row.errors); }}},
+                 view.origins, lines);
 }
 
 void add_prefetch(const TopView& view, const TopLook& look, Lines& lines) {
@@ -254,32 +260,20 @@ void add_prefetch(const TopView& view, const TopLook& look, Lines& lines) {
           .take());
 }
 
+std::string ms_text(uint64_t ms) { return ms == 0 ? "-" : time_text(static_cast<double>(ms) * 1000); }
+
 void add_slow(const TopView& view, const TopLook& look, Lines& lines) {
   if (view.slow.empty()) return;
-  const unsigned name_columns = room(look, 54);
-  lines.emplace_back();
-  lines.push_back(Line(look)
-                      .left("SLOW OF LATE", name_columns, Style::dim)
-                      .right("OPERATION", 12, Style::dim)
-                      .right("TOOK", 9, Style::dim)
-                      .right("DISK", 8, Style::dim)
-                      .right("PEER", 8, Style::dim)
-                      .right("ORIGIN", 8, Style::dim)
-                      .right("AGO", 9, Style::dim)
-                      .take());
-  const auto time = [](uint64_t ms) { return ms == 0 ? "-" : time_text(static_cast<double>(ms) * 1000); };
-  for (size_t i = 0; i < std::min(slow_lines_max, view.slow.size()); ++i) {
-    const TopSlow& slow = view.slow[i];
-    lines.push_back(Line(look)
-                        .left(slow.file, name_columns)
-                        .right(slow.operation, 12)
-                        .right(time(slow.total_ms), 9, Style::fair)
-                        .right(time(slow.disk_ms), 8)
-                        .right(time(slow.peer_ms), 8)
-                        .right(time(slow.origin_ms), 8)
-                        .right(fmt::format("{} s", slow.age_s), 9)
-                        .take());
-  }
+  using Row = TopSlow;
+  add_table<Row>(look,
+                 {{"SLOW OF LATE", 0, [](const Row& row) { return Cell{row.file}; }},
+                  {"OPERATION", 12, [](const Row& row) { return Cell{row.operation}; }},
+                  {"TOOK", 9, [](const Row& row) { return Cell{ms_text(row.total_ms), Style::fair}; }},
+                  {"DISK", 8, [](const Row& row) { return Cell{ms_text(row.disk_ms)}; }},
+                  {"PEER", 8, [](const Row& row) { return Cell{ms_text(row.peer_ms)}; }},
+                  {"ORIGIN", 8, [](const Row& row) { return Cell{ms_text(row.origin_ms)}; }},
+                  {"AGO", 9, [](const Row& row) { return Cell{fmt::format("{} s", row.age_s)}; }}},
+                 std::span(view.slow).first(std::min(slow_lines_max, view.slow.size())), lines);
 }
 
 }  // namespace
