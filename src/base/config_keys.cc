@@ -294,9 +294,10 @@ constexpr std::array keys{
                                                         "kernel buffer of each socket",
                                                         {.min = limits::page_bytes, .max = limits::GiB}),
 
-    text<&C::http, &HttpConfig::listen>("http.listen", "127.0.0.1:9170", "HOST:PORT",
-                                        "metrics, health and the content store; empty: no HTTP (`blobcache mount` "
-                                        "opens a port only when this is given)"),
+    text<&C::http, &HttpConfig::listen>(
+        "http.listen", "127.0.0.1:9170", "HOST:PORT",
+        "metrics, health, a page to look at and the content store; empty: no HTTP (`blobcache mount` "
+        "opens a port only when this is given)"),
     text<&C::http, &HttpConfig::secret_file>("http.secret_file", "", "file",
                                              "bearer token that is asked for; needed to listen beyond loopback"),
 

@@ -12,6 +12,7 @@ class NodeRoutes final : public HttpRoutes {
  public:
   NodeRoutes(Reports& reports, serve::Content& content) : reports_(reports), content_(content) {}
   Answer route(const HttpHead& head) override;
+  bool is_public(const HttpHead& head) const override;
 
  private:
   Reports& reports_;

@@ -131,7 +131,7 @@ void HttpServer::stop() {
 }
 
 bool HttpServer::may(const HttpHead& head) const {
-  if (secret_.empty()) return true;
+  if (secret_.empty() || options_.routes->is_public(head)) return true;
   constexpr std::string_view scheme = "Bearer ";
   const std::string_view value = head.field("authorization");
   return value.starts_with(scheme) && is_same(value.substr(scheme.size()), secret_);

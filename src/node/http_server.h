@@ -55,6 +55,8 @@ class HttpRoutes {
     std::string_view why = "there is nothing here";
   };
   virtual Answer route(const HttpHead& head) = 0;
+  // Answered without the bearer token: it tells nothing of this node.
+  virtual bool is_public(const HttpHead& /*head*/) const { return false; }
 
  protected:
   ~HttpRoutes() = default;

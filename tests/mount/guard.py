@@ -134,8 +134,8 @@ def run(command, folder, seconds):
         "XDG_RUNTIME_DIR": folder + "/home/run", "XDG_CACHE_HOME": folder + "/home/cache",
         "MOUNT_TMP": folder, "PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1",
     }
-    for name in ("BLOBCACHE", "MOUNT_PROBE", "MOUNT_MEMORY", "MOUNT_TRANSPORTS", "MOUNT_TIME_FACTOR", "CXX", "ASAN_OPTIONS",
-                 "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"):
+    for name in ("BLOBCACHE", "MOUNT_PROBE", "MOUNT_MEMORY", "MOUNT_TRANSPORTS", "MOUNT_TIME_FACTOR", "ARTEFACTS", "CXX",
+                 "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"):
         if name in os.environ:
             environ[name] = os.environ[name]
     os.makedirs(environ["XDG_RUNTIME_DIR"], 0o700)
