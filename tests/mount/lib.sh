@@ -175,18 +175,20 @@ no_crash() {
 
 # transports: those of MOUNT_TRANSPORTS that this machine can do; says which it cannot.
 transports() {
-  local transport
+  local transport able=()
   for transport in $MOUNT_TRANSPORTS; do
     if [[ $transport != uring ]]; then
-      printf '%s\n' "$transport"
+      able+=("$transport")
     elif [[ ! -e $ENABLE_URING ]]; then
       not_tested "transport uring" "this kernel's fuse has no $ENABLE_URING (Linux 6.14 has)"
     elif ! (set_setting "$ENABLE_URING" Y) 2>/dev/null && [[ $(<"$ENABLE_URING") != Y ]]; then
       not_tested "transport uring" "$ENABLE_URING cannot be switched on here"
     else
-      printf '%s\n' "$transport"
+      able+=("$transport")
     fi
   done
+  # At once: who takes the first line only would end a second printf by SIGPIPE, and the test with it.
+  printf '%s\n' "${able[@]}"
 }
 
 # with_each_mode FUNCTION: once for every transport with 1 and 2 cores; under sanitizers uring with 2 and dev with 1, since

@@ -6,7 +6,7 @@ source "$(dirname -- "$0")/lib.sh"
 source "$MOUNT_TESTS/remote_lib.sh"
 
 for program in prometheus promtool; do
-  command -v "$program" >/dev/null || nothing_tested "$program is not installed (package prometheus)"
+  command -v "$program" >/dev/null || nothing_tested "rules and dashboard" "$program is not installed (package prometheus)"
 done
 monitoring=$MOUNT_TESTS/../../packaging/monitoring
 promtool check rules "$monitoring/blobcache.rules.yml" >"$MOUNT_TMP/rules" 2>&1 || fail "rules: $(cat "$MOUNT_TMP/rules")"

@@ -175,6 +175,23 @@ def some_traffic(page, mount):
     check(bars >= SHARDS / 2, f"{SHARDS} seconds of reads are {bars} steps of the chart")
 
 
+def counts_from_its_opening(browser, url, mount):
+    """Rates, ratios and latencies are what came since, not the sums of the status."""
+    page = open_live(browser, url)
+    page.wait_until("a second status", "chart.points.length > 0")
+    hits = "[...document.querySelectorAll('#hits .value')].map(each => each.textContent).join(' ')"
+    row = table(page, "#volumes")[0]
+    check("MiB" in row["memory"] and "MiB" in row["origin"], f"the sums: {row}")
+    check((row["now"], row["reads"], row["p50"], row["p99"]) == (NOTHING,) * 4, f"rates of nobody: {row}")
+    check(page.evaluate(hits) == " ".join(NOTHING * 3), "hits of nobody")
+    check("no read in the last" in page.evaluate("document.querySelector('#chart .none').textContent"), "the chart of nobody")
+    read_file(f"{mount}/file")
+    page.wait_until("hits of a warm read", f"{hits} === '100.0\u00a0% 0.0\u00a0% 0.0\u00a0%'")
+    check("not needed" in page.text("#hits .hit:nth-child(2) .target"), "a target of L1 that nothing was left for")
+    seen = page.evaluate("sum(chart.points.map(point => sum(point.rates) * point.ms / 1000))")
+    check(FILE_BYTES / 2 < seen < FILE_BYTES * 2, f"{seen} bytes in the chart for a read of {FILE_BYTES}")
+
+
 def looks_well(page, artefacts):
     page.evaluate("document.activeElement.blur()")
     for name, width, dark in [("1280-light", 1280, False), ("1280-dark", 1280, True), ("1920-light", 1920, False),
@@ -229,6 +246,7 @@ def shows(browser, url, mount, source, name, artefacts, wishes):
     numbers_are_right(page, url, mount, source, name)
     names_are_text(page, mount)
     some_traffic(page, mount)
+    counts_from_its_opening(browser, url, mount)
     works_with_keys(page)
     looks_well(page, artefacts)
     asks_nobody_else(page, url)
