@@ -20,6 +20,8 @@ namespace blobcache::node {
 namespace {
 
 constexpr size_t send_bytes_max = size_t{1} << 30;
+// A browser must not make a document of what somebody stored here: it would be of the same origin as the page.
+constexpr std::string_view no_sniffing = "X-Content-Type-Options: nosniff\r\n";
 constexpr std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
 
 }  // namespace
@@ -135,9 +137,10 @@ void HttpConnection::refuse(unsigned status, std::string_view why) {
   server_->busy_.push_back(*this);
   phase_ = Phase::refusal;
   head_text_ = fmt::format(
-      "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{}Connection: "
+      "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{}{}Connection: "
       "close\r\n\r\n{}\n",
-      status, http_reason(status), why.size() + 1, status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", why);
+      status, http_reason(status), why.size() + 1, no_sniffing, status == 401 ? "WWW-Authenticate: Bearer\r\n" : "",
+      why);
   head_left_ = head_text_;
   set_deadline(HttpServer::stall_ns);
   if (send_.cqes_owed == 0) begin_send();
@@ -184,8 +187,8 @@ void HttpConnection::begin_response(const HttpResponse& response) {
   BC_ASSERT(phase_ == Phase::exchange && head_text_.empty());
   // A body that was not read to its end leaves no place for another request.
   keep_alive_ = keep_alive_ && parser_.done() && !server_->stopping_;
-  head_text_ = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}{}\r\n", response.status,
-                           http_reason(response.status), response.content_type, response.content_length,
+  head_text_ = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}{}{}\r\n", response.status,
+                           http_reason(response.status), response.content_type, response.content_length, no_sniffing,
                            response.fields, keep_alive_ ? "" : "Connection: close\r\n");
   head_left_ = head_text_;
 }

@@ -22,7 +22,7 @@ class TextExchange : public HttpExchange {
     connection.begin_response({.status = report_.status,
                                .content_type = report_.content_type,
                                .content_length = report_.text.size(),
-                               .fields = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"});
+                               .fields = "Cache-Control: no-store\r\n"});
     connection.send(connection.head().is_head() ? std::string_view() : std::string_view(report_.text), true);
   }
   Report report_;
@@ -59,7 +59,7 @@ class PageExchange final : public HttpExchange {
         {.content_type = "text/html; charset=utf-8",
          .content_length = page_html.size(),
          .fields = fmt::format("Cache-Control: no-store\r\nContent-Security-Policy: {}\r\n"
-                               "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
+                               "X-Frame-Options: DENY\r\n"
                                "Referrer-Policy: no-referrer\r\nCross-Origin-Opener-Policy: same-origin\r\n",
                                page_security_policy)});
     connection.send(connection.head().is_head() ? std::string_view() : page_html, true);

@@ -52,6 +52,9 @@ served() {
   expect_status_of 405 -X POST --data-binary x "$url/"
   expect_status_of 404 "$url/index.html"
   expect_status_of 404 "$url//"
+  expect_field x-content-type-options nosniff
+  expect_status_of 200 "$url/v1/status"
+  expect_field x-content-type-options nosniff
 }
 
 drive() { # STEP ARGUMENT...

@@ -21,8 +21,9 @@ const chart = new Chart(byId('chart'), (point, moment) => {
     const last = chart && chart.points.length > 0 ? chart.points[chart.points.length - 1] : null;
     return showLegend(last && last.rates, '');
   }
-  const when = Math.round(moment / 1000);
-  showLegend(point && point.rates, point ? `${when} s ago` : `${when} s ago: not known`);
+  const seconds = Math.round(moment / 1000);
+  const when = (seconds >= 60 ? `${Math.floor(seconds / 60)} min ` : '') + `${seconds % 60} s ago`;
+  showLegend(point && point.rates, point ? when : `${when}: not known`);
 });
 
 function take(status) {
