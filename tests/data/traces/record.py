@@ -3,9 +3,12 @@
 
     record.py FOLDER    records every reader whose program is here, in a scratch folder, and writes FOLDER/NAME.trace
 
+More of them with torch (a Python that imports it), DuckDB (node, and NODE_PATH where `npm install @duckdb/node-api` put it),
+and, as root, gcc, libfuse3-dev and its examples: what is mapped is then recorded at a FUSE server, as the requests that came.
+
 A trace is text: `OFFSET BYTES`, or `OFFSET BYTES xCOUNT +STRIDE` for COUNT reads that lie STRIDE apart; # starts a
-comment, and the first says where it comes from. `size N` is the size of the file. Mapped files are not seen by strace:
-their page faults are turned into requests as the kernel does with read_ahead_kb = 128 (mm/filemap.c and
+comment, and the first says where it comes from. `size N` is the size of the file. Mapped files are not seen by strace: of the
+synthetic ones the page faults are turned into requests as the kernel does with read_ahead_kb = 128 (mm/filemap.c and
 mm/readahead.c of Linux 6.1: a fault reads the 128 KiB around it, or, where the pages before it were read ahead and the
 marker is met, the next 128 KiB), which is written into the trace's first line.
 """
@@ -23,6 +26,10 @@ import tempfile
 import zipfile
 
 MIB = 1 << 20
+TRAINING = pathlib.Path(__file__).resolve().parents[3] / 'bench' / 'training.py'
+SERVER = '/usr/share/doc/libfuse3-dev/examples/passthrough.c'
+READ_REQUEST = re.compile(r'^read\[\d+\] (\d+) bytes from (\d+) flags', re.M)
+READ_AHEAD_KB = 512  # of our mounts
 CALL = re.compile(r'^(read|pread64|lseek|openat|close|dup2)\((.*)\)\s+=\s+(-?\d+)')
 
 
@@ -183,6 +190,108 @@ def record_archives(folder, scratch):
           model.stat().st_size, reads_of([sys.executable, '-c', program], str(model)))
 
 
+def missing(name, why):
+    print(f'{name}: not recorded: {why}')
+
+
+def python_with(package):
+    """Debian's packages are those of Debian's Python, which need not be the one that runs this."""
+    for python in (sys.executable, '/usr/bin/python3'):
+        if os.path.exists(python) and subprocess.run([python, '-c', f'import {package}'],
+                                                     capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+def record_loaders(folder, scratch):
+    shards = scratch / 'shards'
+    subprocess.run([sys.executable, TRAINING, 'make-shards', shards, '1', str(8 * MIB)], check=True)
+    path = str(shards / 'shard-000000.tar')
+    write(folder, 'webdataset', 'bench/training.py load-shards: a shard of jpg, cls, json streamed by tarfile "r|*"',
+          os.path.getsize(path), reads_of([sys.executable, str(TRAINING), 'load-shards', str(shards)], path))
+    python = python_with('torch')
+    if python is None:
+        return missing('torch_load', 'no Python imports torch')
+    path = str(scratch / 'checkpoint.pt')
+    subprocess.run([python, TRAINING, 'make-checkpoint', path, str(64 * MIB)], check=True)
+    version = subprocess.check_output([python, '-c', 'import torch; print(torch.__version__)'], text=True).strip()
+    write(folder, 'torch_load', f'torch.load of what torch.save wrote; torch {version}', os.path.getsize(path),
+          reads_of([python, str(TRAINING), 'load-checkpoint', path], path))
+
+
+def requests_of(command, path):
+    """(offset, bytes) of each READ of path, all that the command (a function of it) reads, that reaches a FUSE server."""
+    with tempfile.TemporaryDirectory() as place:
+        mount = os.path.join(place, 'mount')
+        server = os.path.join(place, 'server')
+        os.mkdir(mount)
+        flags = subprocess.check_output(['pkg-config', '--cflags', '--libs', 'fuse3'], text=True).split()
+        subprocess.run(['gcc', '-O2', '-o', server, SERVER, *flags], check=True)
+        with open(os.path.join(place, 'log'), 'w+', errors='replace') as log:
+            # Its main thread takes the requests one after the other: they are told in the order in which they came.
+            process = subprocess.Popen([server, '-d', '-s', '-o', f'modules=subdir,subdir={os.path.dirname(path)},kernel_cache',
+                                        mount], stdout=log, stderr=log)
+            while process.poll() is None and not os.path.ismount(mount):
+                pass
+            device = subprocess.check_output(['mountpoint', '-d', mount], text=True).strip()
+            pathlib.Path(f'/sys/class/bdi/{device}/read_ahead_kb').write_text(str(READ_AHEAD_KB))
+            try:
+                subprocess.run(command(os.path.join(mount, os.path.basename(path))), check=True, stdout=subprocess.DEVNULL)
+            finally:
+                subprocess.run(['umount', mount], check=True)
+                process.wait()
+            log.seek(0)
+            words = log.read()
+        words = words[words.index(f'open flags: 0x8000 /{os.path.basename(path)}'):]
+    size = os.path.getsize(path)
+    return [(int(offset), min(int(length), size - int(offset))) for length, offset in READ_REQUEST.findall(words)]
+
+
+def record_mapped(folder, scratch):
+    if os.geteuid() != 0 or not os.path.exists(SERVER):
+        return missing('safetensors_*', f'needs root and {SERVER}')
+    model = scratch / 'model'
+    subprocess.run([sys.executable, TRAINING, 'make-model', model, '1', str(128 * MIB)], check=True)
+    path = str(model / 'model-00001-of-00001.safetensors')
+    kernel = '.'.join(os.uname().release.split('.')[:2])
+    for name, order, framework in (('safetensors_numpy', 'file', 'numpy'),
+                                   ('safetensors_numpy_shuffled', 'shuffled', 'numpy'),
+                                   ('safetensors_torch', 'file', 'torch')):
+        python = python_with(framework) if framework == 'torch' else sys.executable
+        if python is None:
+            missing(name, 'no Python imports torch')
+            continue
+        reads = requests_of(lambda file: [python, str(TRAINING), 'load-model', os.path.dirname(file), f'--order={order}',
+                                          f'--framework={framework}'], path)
+        write(folder, name, f'recorded at a FUSE server: bench/training.py load-model --order={order} '
+              f'--framework={framework}; Linux {kernel}, read_ahead_kb {READ_AHEAD_KB}', os.path.getsize(path), reads)
+
+
+DUCKDB = """
+const { DuckDBInstance } = require('@duckdb/node-api');
+(async () => {
+  const database = await DuckDBInstance.create(':memory:', { threads: '1' });
+  const link = await database.connect();
+  await link.run(process.argv[1]);
+  const version = await link.runAndReadAll('select version()');
+  console.log(version.getRows()[0][0]);
+})();
+"""
+
+
+def record_parquet(folder, scratch):
+    path = str(scratch / 'table.parquet')
+    columns = ', '.join(f'hash(range * 12 + {i}) as c{i}' for i in range(12))
+    made = subprocess.run(['node', '-e', DUCKDB, f"copy (select {columns} from range(1000000)) to '{path}' "
+                           '(format parquet, compression uncompressed)'], capture_output=True, text=True) \
+        if shutil.which('node') else None
+    if made is None or made.returncode != 0:
+        return missing('parquet_duckdb', 'node does not find @duckdb/node-api')
+    scan = f"select sum(c2), sum(c7) from read_parquet('{path}')"
+    write(folder, 'parquet_duckdb', f'DuckDB {made.stdout.strip()}: sums of 2 of 12 columns of a parquet file, one thread',
+          os.path.getsize(path), reads_of(['node', '-e', DUCKDB, scan], path))
+
+
 def record_sqlite(folder, scratch):
     path = scratch / 'table.db'
     base = sqlite3.connect(path)
@@ -248,6 +357,9 @@ def main():
         record_tools(folder, pathlib.Path(scratch))
         record_archives(folder, pathlib.Path(scratch))
         record_sqlite(folder, pathlib.Path(scratch))
+        record_loaders(folder, pathlib.Path(scratch))
+        record_mapped(folder, pathlib.Path(scratch))
+        record_parquet(folder, pathlib.Path(scratch))
     record_models(folder)
 
 

@@ -419,6 +419,11 @@ TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
       {"tar_x", 99, 0},
       {"fio_stride", 80, 0},
       {"torch_zip", 98, 0},
+      {"torch_load", 90, 0},
+      {"webdataset", 99, 0},
+      {"safetensors_numpy", 95, 1},
+      {"safetensors_numpy_shuffled", 65, 1},
+      {"safetensors_torch", 98, 1},
       {"safetensors_mmap_order", 99, 3},  // the header says that the last 1.75 MiB are no tensor
       {"safetensors_mmap_shuffled", 85, 4},
       {"mapped_copy_order", 96, 2},
@@ -428,6 +433,7 @@ TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
       {"sqlite_point", 0, 1},
       {"fio_rand", 0, 0},
       {"mmap_random", 0, 0},
+      {"parquet_duckdb", 25, 171},  // as below, and each column chunk is 1 MiB only
       {"parquet_columns", 88,
        36},  // three columns are taken for scans before the stride shows; the footer knows better
   };
