@@ -23,6 +23,7 @@ import harness
 import metadata
 import origins
 import prefetch
+import readers
 import reads
 import report
 import scaling
@@ -51,6 +52,9 @@ BENCHES = {
     "P18": ("hit rates of the eviction policies: epochs, popularity, models over a scan, a trace", eviction.hit_rates),
     "P20": ("throughput of 1 to 64 readers, index lookups at 1 K to 10 M objects", scaling.growth),
     "P22": ("FUSE requests of everyday metadata work, with and without timeouts", metadata.metadata_requests),
+    "E1": ("a model of safetensors shards loaded as by the package, against the raw disk", readers.model),
+    "E2": ("a loader of tar shards with 4 processes, against the raw disk", readers.shards),
+    "E3": ("two epochs of an image folder of 50,000 files with 8 processes, against the raw disk", readers.images),
 }
 
 
@@ -60,7 +64,7 @@ def parse_arguments():
     parser.add_argument("--pairs", type=int, default=5, help="pairs of ours and the baseline (5)")
     parser.add_argument("--seconds", type=int, default=3, help="length of one timed turn (3)")
     parser.add_argument("--scale", type=float, default=1, help="share of the full number of files, chunks and bytes in P1, P2, "
-                        "P9, P12, P15, P20 (1); to try them, not for results")
+                        "P9, P12, P15, P20, E1, E2, E3 (1); to try them, not for results")
     parser.add_argument("--json", metavar="FILE", help="also write the figures of this run to FILE")
     parser.add_argument("--results", action="store_true", help="renew results.json and RESULTS.md beside this program")
     parser.add_argument("--blobcache", metavar="PATH", help="the binary to measure; a release build of this tree without")
