@@ -1,6 +1,7 @@
 """E1, E2, E3: whole readers end to end (training.py), through the mount and on the raw local disk.
 
-E1 loads a model of 4 safetensors shards of 512 MiB tensor by tensor, as the package does; E2 streams 32 tar shards of 64 MiB in
+E1 loads a model of 4 safetensors shards of 512 MiB tensor by tensor, as the package does, and, where Python has torch, the same
+mapped by torch and a checkpoint of 1 GiB by torch.load; E2 streams 32 tar shards of 64 MiB in
 random order through 4 processes, as WebDataset does; E3 reads an image folder of 50,000 files of 5 to 40 KiB in random order
 through 8 processes, twice. Source and cache lie on the disk of the build folder, and every turn, ours or raw, begins with nothing
 in any page cache and, ours, with a daemon that has nothing in memory. From the disk tier: all of it is there and verified, with
@@ -45,11 +46,11 @@ def python_with(package):
 class Tree:
     """The files of one bench, their cache directory, and the mount over both."""
 
-    def __init__(self, place, builds, options, size, make):
+    def __init__(self, place, builds, options, size, make, python=sys.executable):
         self.place, self.builds = place, builds
         self.folder = DiskFolder(place, options)
         self.folder.need(3 * size)
-        run([sys.executable, TRAINING, make[0], os.path.join(self.folder.source, "data"), *map(str, make[1:])])
+        run([python, TRAINING, make[0], os.path.join(self.folder.source, "data"), *map(str, make[1:])])
         self.names = [os.path.relpath(os.path.join(folder, name), self.folder.source)
                       for folder, _, names in os.walk(self.folder.source) for name in names]
         self.bytes = sum(os.path.getsize(os.path.join(self.folder.source, name)) for name in self.names)
@@ -158,7 +159,13 @@ def model(place, builds, options):
     readers = [("safetensors, tensor by tensor", (python_with("safetensors") or sys.executable, "load-model"))]
     if with_torch := python_with("torch"):
         readers.append(("safetensors mapped by torch", (with_torch, "load-model", "--framework=torch")))
-    return measured(place, options, tree, readers, speeds("E1", "the same reader of the source on the raw disk, as cold"))
+    row = speeds("E1", "the same reader of the source on the raw disk, as cold")
+    rows = measured(place, options, tree, readers, row)
+    if with_torch:
+        size = max(32 * MIB, int(1024 * MIB * options.scale))
+        tree = Tree(place, builds, options, size, ("make-checkpoint", size), python=with_torch)
+        rows += measured(place, options, tree, [("torch.load of a checkpoint", (with_torch, "load-checkpoint"))], row)
+    return rows
 
 
 def shards(place, builds, options):

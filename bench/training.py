@@ -245,28 +245,28 @@ def load_model(options):
 
 def make_checkpoint(options):
     import torch
-    state = {}
-    for layer in range(1000):
-        for name, dtype, shape in layer_tensors(layer):
-            data = bytearray(content(name, tensor_bytes(dtype, shape)))
-            kind = torch.float16 if dtype == "F16" else torch.float32
-            state[name] = torch.frombuffer(data, dtype=kind).reshape(shape)
-        if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) >= options.bytes:
+    state, sums, size = {}, {}, 0
+    for name, dtype, shape in itertools.chain.from_iterable(map(layer_tensors, itertools.count())):
+        data = bytearray(content(name, tensor_bytes(dtype, shape)))
+        sums[name] = checksum(name, data)
+        state[name] = torch.frombuffer(data, dtype=torch.float16 if dtype == "F16" else torch.float32).reshape(shape)
+        size += len(data)
+        if size >= options.bytes:
             break
-    torch.save(state, options.file)
+    torch.save({"state": state, "checksums": sums}, options.file)
 
 
 def load_checkpoint(options):
     import torch
     start = time.monotonic()
-    state = torch.load(options.file, map_location="cpu")
+    loaded = torch.load(options.file, map_location="cpu")
     size = 0
-    for name, tensor in state.items():
-        data = bytearray(memoryview(tensor.numpy().reshape(-1)).cast("B"))
-        if data != content(name, len(data)):
+    for name, tensor in loaded["state"].items():
+        data = tensor.numpy().reshape(-1)
+        if checksum(name, data) != loaded["checksums"][name]:
             raise WrongBytes(name)
-        size += len(data)
-    report(len(state), size, [time.monotonic() - start])
+        size += data.nbytes
+    report(len(loaded["state"]), size, [time.monotonic() - start])
 
 
 # Loaders of many processes
