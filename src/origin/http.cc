@@ -71,6 +71,7 @@ class HttpOrigin final : public RemoteOrigin {
   bool check(std::string* why);
   // Takes up the manifest; true: it is one.
   bool load_manifest(std::string* why);
+  Result<std::shared_ptr<const NameIndex>> fetch_manifest(std::string* why);
 
  protected:
   void look(HttpClient& client, LookJob& job) override;
@@ -209,10 +210,18 @@ Result<std::string> HttpOrigin::take_tree(const HttpRequest& request, NameIndexW
 }
 
 bool HttpOrigin::load_manifest(std::string* why) {
+  tree_index()->try_begin_build();
+  Result<std::shared_ptr<const NameIndex>> index = fetch_manifest(why);
+  const bool made = index.has_value();
+  tree_index()->end_build(std::move(index));
+  return made;
+}
+
+Result<std::shared_ptr<const NameIndex>> HttpOrigin::fetch_manifest(std::string* why) {
   HttpRequest request;
   address_tree(request, "");
   request.body_bytes_max = manifest_bytes_max;
-  if (!ask_now(request, why)) return false;
+  if (!ask_now(request, why)) return fail(Code::io, EIO);
   const std::string place = place_.scheme_and_host + request.path;
   if (request.failed) {
     const bool too_long = request.head.status == 200 && request.error.code == Code::protocol;
@@ -221,18 +230,15 @@ bool HttpOrigin::load_manifest(std::string* why) {
                        : request.head.status != 0 ? fmt::format("the answer has status {}", request.head.status)
                        : request.sentence.empty() ? "no answer"
                                                   : request.sentence);
-    return false;
+    return std::unexpected(request.error);
   }
   std::string wrong = "there is no memory for it";
   Result<std::unique_ptr<NameIndexWriter>> writer = tree_index()->create_writer();
   if (writer && write_manifest(request.body, **writer, &wrong)) {
-    if (Result<std::shared_ptr<const NameIndex>> index = (*writer)->finish()) {
-      tree_index()->end_build(std::move(index));
-      return true;
-    }
+    if (Result<std::shared_ptr<const NameIndex>> index = (*writer)->finish()) return index;
   }
   *why = fmt::format("the manifest {} cannot be used: {}", place, wrong);
-  return false;
+  return fail(Code::protocol, EPROTO);
 }
 
 // The question at the start.

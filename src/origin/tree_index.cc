@@ -59,11 +59,19 @@ bool TreeIndex::try_begin_build() {
   // A pause longer than any that we make: the clock was set back.
   const int64_t pause_s = not_before_s_ - now_s();
   if (trusted_ns_left_locked() > 0 || (pause_s > 0 && pause_s <= pause_s_max)) return false;
-  return !building_.exchange(true, std::memory_order_acq_rel);
+  if (building_.exchange(true, std::memory_order_acq_rel)) return false;
+  begun_s_ = now_s();
+  return true;
 }
 
-Result<std::unique_ptr<NameIndexWriter>> TreeIndex::create_writer() const {
-  return NameIndexWriter::create({.path = options_.path, .identity = options_.identity, .built_s = now_s()});
+// Called when the first page has come, which may be long after it was asked for.
+Result<std::unique_ptr<NameIndexWriter>> TreeIndex::create_writer() {
+  int64_t begun_s = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    begun_s = begun_s_;
+  }
+  return NameIndexWriter::create({.path = options_.path, .identity = options_.identity, .built_s = begun_s});
 }
 
 void TreeIndex::end_build(Result<std::shared_ptr<const NameIndex>> built) {

@@ -34,10 +34,10 @@ class TreeIndex {
   // What it says is not so.
   void distrust(const NameIndex& index);
 
-  // True: a new one is needed, and the caller makes it and says so with end_build.
+  // True: a new one is needed, and the caller makes it and says so with end_build. Its listing begins now.
   bool try_begin_build();
   // Errors: of the listing or the writer.
-  Result<std::unique_ptr<NameIndexWriter>> create_writer() const;
+  Result<std::unique_ptr<NameIndexWriter>> create_writer();
   void end_build(Result<std::shared_ptr<const NameIndex>> built);
   bool building() const { return building_.load(std::memory_order_acquire); }
 
@@ -50,6 +50,7 @@ class TreeIndex {
   bool wrong_ = false;  // index_ is to be replaced as soon as can be
   uint64_t failures_ = 0;
   int64_t not_before_s_ = 0;
+  int64_t begun_s_ = 0;  // the one that is being made
   std::atomic<bool> building_{false};
 };
 

@@ -2,27 +2,32 @@
 // tests/mount/s3_*.sh ask a real one.
 #include <doctest/doctest.h>
 
+#include <ctime>
 #include <map>
 #include <set>
 
 #include <dirent.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 
+#include "origin/name_index.h"
 #include "origin/s3.h"
 #include "unit/origin/http_fixture.h"
+#include "unit/origin/posix_fixture.h"
 
 using namespace blobcache_test;
 
 namespace {
 
-template <class Call>
-struct Waited : Call {
-  Waited() {
-    this->on_done = [](OriginCall& call) { ++static_cast<Waited&>(static_cast<Call&>(call)).times_done; };
-  }
-  int times_done = 0;
-};
+void wait_for_clock(int64_t time_s) {
+  const int clock = ::timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC);
+  const itimerspec when{.it_interval = {}, .it_value = {.tv_sec = time_s, .tv_nsec = 0}};
+  uint64_t times = 0;
+  CHECK(::timerfd_settime(clock, TFD_TIMER_ABSTIME, &when, nullptr) == 0);
+  CHECK(::read(clock, &times, sizeof times) == sizeof times);
+  ::close(clock);
+}
 
 // ListObjectsV2, HEAD and GET of a bucket "b"; a page has page_keys_max keys at most.
 class Bucket {
@@ -34,7 +39,8 @@ class Bucket {
   std::atomic<bool> silent{false};
   std::atomic<unsigned> listings{0};
   std::atomic<unsigned> heads{0};
-  std::atomic<unsigned> wholes{0};  // objects asked for without a range, with their checksum
+  std::atomic<int64_t> listing_all_s{0};  // when a listing of all names was asked for: it is answered a second later
+  std::atomic<unsigned> wholes{0};        // objects asked for without a range, with their checksum
 
   static std::string etag_of(const std::string& content) {
     return fmt::format("\"{:x}\"", std::hash<std::string>{}(content));
@@ -81,6 +87,10 @@ class Bucket {
       at = end + 1;
     }
     const std::string& prefix = fields["prefix"];
+    if (fields["delimiter"].empty() && fields["max-keys"] == "1000") {
+      listing_all_s = std::time(nullptr);
+      while (std::time(nullptr) == listing_all_s) wait_for_clock(listing_all_s + 1);
+    }
     const unsigned keys_max = std::min<unsigned>(page_keys_max, static_cast<unsigned>(std::stoul(fields["max-keys"])));
     std::string body;
     std::string last;
@@ -116,19 +126,27 @@ class Bucket {
 
 class Mounted {
  public:
-  explicit Mounted(Bucket& bucket, const std::string& prefix = "", uint64_t revalidate_ns = 0, bool pays = false,
-                   uint64_t bandwidth_bytes = 0)
+  struct Options {
+    std::string prefix;
+    uint64_t revalidate_ns = 0;
+    bool pays = false;
+    uint64_t bandwidth_bytes = 0;
+    std::string names_directory;  // not empty: with an index
+  };
+  explicit Mounted(Bucket& bucket) : Mounted(bucket, Options()) {}
+  Mounted(Bucket& bucket, const Options& options)
       : server([&bucket](const ServerRequest& request) { return bucket.answer(request); }), reactor(make_reactor()) {
     VolumeConfig volume;
-    volume.source = "s3://b/" + prefix;
+    volume.source = "s3://b/" + options.prefix;
     volume.s3.endpoint = server.url();
     volume.s3.credentials = "anonymous";
-    volume.s3.requester_pays = pays;
-    volume.revalidate_ns = revalidate_ns;
+    volume.s3.requester_pays = options.pays;
+    volume.revalidate_ns = options.revalidate_ns;
+    volume.index = options.names_directory.empty() ? Indexing::off : Indexing::on;
     OriginConfig config = Config().origin;
     config.retries = 1;
-    config.bandwidth_bytes = bandwidth_bytes;
-    auto created = create_s3_origin(volume, config, &why);
+    config.bandwidth_bytes = options.bandwidth_bytes;
+    auto created = create_s3_origin(volume, config, &why, options.names_directory);
     if (created) origin = std::move(*created);
   }
   ~Mounted() {
@@ -212,7 +230,7 @@ TEST_CASE("keys become a tree, page by page, each name once") {
   bucket.objects["q"] = "outside";
   for (const unsigned page : {1u, 7u, 1000u}) {
     bucket.page_keys_max = page;
-    Mounted mounted(bucket, "p");
+    Mounted mounted(bucket, {.prefix = "p"});
     REQUIRE_MESSAGE(mounted.origin != nullptr, mounted.why);
     for (const uint32_t entries_max : {3u, 100u}) CHECK(set_of(mounted.names("", entries_max)) == wanted);
     CHECK(set_of(mounted.names("directory-7")) == std::set<std::string>{"a", "b"});
@@ -287,7 +305,7 @@ TEST_CASE("a look-up and a listing say the same of a file, and both are trusted 
   Bucket bucket;
   bucket.objects["f"] = "content";
   bucket.objects["d/x"] = "";
-  Mounted mounted(bucket, "", 3'600'000'000'000);
+  Mounted mounted(bucket, {.revalidate_ns = 3'600'000'000'000});
   const FileInfo looked = mounted.lookup("f").info;
   CHECK(looked.attributes.mode == (S_IFREG | 0444));
   CHECK(looked.attributes.mtime.seconds == 784111777);
@@ -363,7 +381,7 @@ TEST_CASE("all of an object is asked for with its checksum, a part of it by a ra
 TEST_CASE("origin.bandwidth bounds what is read in a second") {
   Bucket bucket;
   bucket.objects["f"] = pattern(0, 300'000);
-  Mounted mounted(bucket, "", 0, false, 500'000);
+  Mounted mounted(bucket, {.bandwidth_bytes = 500'000});
   const FileInfo info = mounted.lookup("f").info;
   std::string bytes(300'000, '#');
   std::vector<std::unique_ptr<Waited<ReadCall>>> calls;
@@ -386,7 +404,7 @@ TEST_CASE("origin.bandwidth bounds what is read in a second") {
 TEST_CASE("limits change while reads wait") {
   Bucket bucket;
   bucket.objects["f"] = pattern(0, 300'000);
-  Mounted mounted(bucket, "", 0, false, 1000);  // a range is worth minutes
+  Mounted mounted(bucket, {.bandwidth_bytes = 1000});  // a range is worth minutes
   const FileInfo info = mounted.lookup("f").info;
   std::string bytes(300'000, '#');
   Waited<ReadCall> calls[3];
@@ -426,6 +444,22 @@ TEST_CASE("limits change while reads wait") {
   CHECK(mounted.server.requests() == requests + 1);
 }
 
+TEST_CASE("an index is as old as the moment at which its listing began, however long its first page took") {
+  Bucket bucket;
+  bucket.objects["f"] = "x";
+  const Tree folder;
+  Mounted mounted(bucket, {.revalidate_ns = 3'600'000'000'000, .names_directory = folder.at("names")});
+  REQUIRE_MESSAGE(mounted.origin != nullptr, mounted.why);
+  const ObjectId identity = object_id(mounted.origin->canonical_source(), "", "names");
+  mounted.lookup("f");
+  while (!std::filesystem::exists(folder.at("names/" + to_hex(identity)))) mounted.reactor->turn(true);
+  const auto index = NameIndex::open(folder.at("names/" + to_hex(identity)), identity);
+  REQUIRE(index);
+  CHECK((*index)->names() == 1);
+  CHECK((*index)->built_s() > 0);
+  CHECK((*index)->built_s() <= bucket.listing_all_s);
+}
+
 TEST_CASE("a bucket whose requester pays is read by who agrees to pay") {
   Bucket bucket;
   bucket.requester_pays = true;
@@ -433,7 +467,7 @@ TEST_CASE("a bucket whose requester pays is read by who agrees to pay") {
   Mounted refused(bucket);
   CHECK(refused.origin == nullptr);
   CHECK(refused.why.find("denies") != std::string::npos);
-  Mounted mounted(bucket, "", 0, true);
+  Mounted mounted(bucket, {.pays = true});
   REQUIRE(mounted.origin != nullptr);
   CHECK(mounted.lookup("f").info.attributes.size == 7);
 }
@@ -451,7 +485,7 @@ TEST_CASE("who may not list still reads what he can name") {
 TEST_CASE("what is wrong at the start is said in one sentence") {
   Bucket bucket;
   bucket.objects["f"] = "x";
-  CHECK(Mounted(bucket, "missing").why.find("nothing under s3://b/missing") != std::string::npos);
+  CHECK(Mounted(bucket, {.prefix = "missing"}).why.find("nothing under s3://b/missing") != std::string::npos);
   bucket.may_list = false;
   CHECK(Mounted(bucket).why.find("s3:ListBucket") != std::string::npos);
   VolumeConfig volume;
