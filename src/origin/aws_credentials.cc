@@ -36,6 +36,15 @@ Result<AwsCredentials> from_web_identity(const CredentialOptions& options, std::
   return assume_with_web_identity(options, identity, why);
 }
 
+// What is found goes into headers.
+Result<AwsCredentials> sendable(Result<AwsCredentials> found, std::string* why) {
+  if (!found ||
+      (is_one_line(found->access_key) && is_one_line(found->secret_key) && is_one_line(found->session_token))) {
+    return found;
+  }
+  return refuse_credentials(why, "the credentials that were found have control characters in them: write them anew");
+}
+
 }  // namespace
 
 Result<AwsCredentials> aws_container_credentials(std::string* why) {
@@ -110,7 +119,7 @@ Result<AwsCredentials> parse_service_credentials(std::string_view text) {
 Result<AwsCredentials> find_aws_credentials(const CredentialOptions& options, std::string* why) {
   if (options.setting == "anonymous") return AwsCredentials{};
   if (!options.setting.empty() && options.setting != "auto") {
-    return from_profile(options, {.credentials_file = options.setting, .config_file = ""}, why);
+    return sendable(from_profile(options, {.credentials_file = options.setting, .config_file = ""}, why), why);
   }
   Result<AwsCredentials> found = from_environment(why);
   const auto missing = [&] { return !found && found.error().code == Code::not_found; };
@@ -123,7 +132,7 @@ Result<AwsCredentials> find_aws_credentials(const CredentialOptions& options, st
         "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write ~/.aws/credentials, or say "
         "volume.s3.credentials = \"anonymous\" for a public bucket";
   }
-  return found;
+  return sendable(std::move(found), why);
 }
 
 }  // namespace blobcache

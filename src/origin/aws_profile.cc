@@ -5,10 +5,11 @@
 // The token of a sign-in is what `aws sso login` left in its cache; it is not renewed here, since that is for a person.
 #include "origin/aws_profile.h"
 
+#include <array>
+#include <cerrno>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
-#include <sstream>
 
 #include <fmt/format.h>
 #include <openssl/evp.h>
@@ -23,6 +24,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr unsigned chain_length_max = 5;
+constexpr size_t small_file_bytes_max = 1 << 20;
 
 struct Search {
   const CredentialOptions& options;
@@ -182,9 +184,13 @@ std::string environment(const char* name) {
 Result<std::string> read_small_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return fail(Code::not_found);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
+  std::string text;
+  std::array<char, 4096> buffer;
+  while (file.read(buffer.data(), buffer.size()), file.gcount() > 0) {
+    text.append(buffer.data(), static_cast<size_t>(file.gcount()));
+    if (text.size() > small_file_bytes_max) return fail(Code::invalid, EFBIG);  // a device may have no end
+  }
+  return text;
 }
 
 std::unexpected<Error> refuse_credentials(std::string* why, std::string text) {

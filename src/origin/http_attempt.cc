@@ -11,9 +11,7 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
-#include "base/file_info.h"
 #include "base/limits.h"
-#include "base/object_id.h"
 #include "origin/http_client.h"
 #include "origin/http_text.h"
 
@@ -49,8 +47,11 @@ constexpr std::array known_headers{
 
 constexpr size_t idle_attempts_max = 64;
 
+// Versions and tokens come from elsewhere: what would end its line, and begin another, is left out.
 void set_headers(HttpAttempt& attempt, const std::vector<std::string>& lines) {
-  for (const std::string& line : lines) attempt.header_list = curl_slist_append(attempt.header_list, line.c_str());
+  for (const std::string& line : lines) {
+    if (is_one_line(line)) attempt.header_list = curl_slist_append(attempt.header_list, line.c_str());
+  }
   curl_easy_setopt(attempt.easy, CURLOPT_HTTPHEADER, attempt.header_list);
 }
 
@@ -59,16 +60,6 @@ void set_headers(HttpAttempt& attempt, const std::vector<std::string>& lines) {
 void set_up_libcurl() {
   static std::once_flag once;
   std::call_once(once, [] { BC_ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK); });
-}
-
-std::string version_of(const HttpHead& head) {
-  if (!head.etag.empty()) return compact_version(head.etag);
-  return head.last_modified.empty() ? std::string() : compact_version("@" + head.last_modified);
-}
-
-std::string compact_version(std::string version) {
-  if (version.size() <= sizeof FileVersion::bytes) return version;
-  return "#" + to_hex(object_id("", "", version));
 }
 
 HttpAttempt* HttpClient::acquire_attempt() {

@@ -5,6 +5,7 @@
 #include <curl/curl.h>
 
 #include "origin/http_client.h"
+#include "origin/http_text.h"
 
 namespace blobcache {
 namespace {
@@ -26,7 +27,9 @@ BlockingAnswer ask_blocking(const BlockingHttp& request) {
   BlockingAnswer answer;
   if (easy == nullptr) return answer;
   curl_slist* list = nullptr;
-  for (const std::string& line : request.headers) list = curl_slist_append(list, line.c_str());
+  for (const std::string& line : request.headers) {
+    if (is_one_line(line)) list = curl_slist_append(list, line.c_str());  // tokens come from files and services
+  }
   const std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(list, &curl_slist_free_all);
   curl_easy_setopt(easy.get(), CURLOPT_URL, request.url.c_str());
   curl_easy_setopt(easy.get(), CURLOPT_CUSTOMREQUEST, request.verb.c_str());

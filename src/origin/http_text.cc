@@ -132,6 +132,10 @@ std::optional<uint64_t> parse_retry_after_ns(std::string_view text, int64_t now_
   return std::min(seconds, retry_after_s_max) * 1'000'000'000;
 }
 
+bool is_one_line(std::string_view text) {
+  return std::ranges::none_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+
 std::string_view trim(std::string_view text) {
   constexpr std::string_view blank = " \t\r\n";
   const size_t begin = text.find_first_not_of(blank);

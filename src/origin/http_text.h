@@ -38,6 +38,8 @@ std::optional<int64_t> parse_iso_date(std::string_view text);
 // Retry-After: seconds or a date. Nothing: neither.
 std::optional<uint64_t> parse_retry_after_ns(std::string_view text, int64_t now_s);
 
+// It may stand in a header: no control characters, line ends among them.
+bool is_one_line(std::string_view text);
 std::string_view trim(std::string_view text);
 bool equals_ignoring_case(std::string_view a, std::string_view b);
 

@@ -18,13 +18,17 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/file_info.h"
+
 namespace blobcache {
 namespace {
 
 constexpr char magic[8] = {'B', 'C', 'N', 'A', 'M', 'E', 'S', '1'};
 constexpr size_t block_bytes_wanted = 16 * limits::KiB;
+constexpr uint64_t size_max = INT64_MAX;
 constexpr size_t entry_head_bytes = 2 + 1 + 8 + 8;
-constexpr size_t block_bytes_max = block_bytes_wanted + entry_head_bytes + limits::path_bytes_max + 255;
+constexpr size_t version_bytes_max = sizeof FileVersion::bytes;
+constexpr size_t block_bytes_max = block_bytes_wanted + entry_head_bytes + limits::path_bytes_max + version_bytes_max;
 
 template <class T>
 void append(std::string& to, const T& value) {
@@ -99,15 +103,27 @@ Result<void> NameIndex::load(const ObjectId& identity) {
     return fail(Code::corrupt, EIO);
   }
   if (table_checksum() != header.table_checksum) return fail(Code::corrupt, EIO);
-  for (const Block& block : blocks_) {
-    if (block.bytes > block_bytes_max || block.offset > header.table_offset || block.key_offset > first_keys_.size() ||
-        block.key_bytes > first_keys_.size() - block.key_offset) {
-      return fail(Code::corrupt, EIO);
-    }
-  }
+  if (!is_in_order(header.table_offset)) return fail(Code::corrupt, EIO);
   built_s_ = header.built_s;
   names_ = header.names;
   return {};
+}
+
+// Whether the blocks lie in the file one behind the other, and their first keys ascend.
+bool NameIndex::is_in_order(uint64_t table_offset) const {
+  uint64_t offset = limits::page_bytes;
+  std::string_view key_before;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = blocks_[i];
+    if (block.bytes == 0 || block.bytes > block_bytes_max || block.offset < offset || block.offset > table_offset ||
+        block.bytes > table_offset - block.offset || block.key_offset > first_keys_.size() ||
+        block.key_bytes > first_keys_.size() - block.key_offset || first_key(i) <= key_before) {
+      return false;
+    }
+    offset = block.offset + block.bytes;
+    key_before = first_key(i);
+  }
+  return true;
 }
 
 uint64_t NameIndex::table_checksum() const {
@@ -136,6 +152,11 @@ bool next_indexed_name(std::span<const std::byte>& block, IndexedName* out) {
   out->size = take<uint64_t>(block);
   out->mtime_s = take<int64_t>(block);
   if (block.size() < size_t{key_bytes} + version_bytes) return false;
+  // What no writer of ours has written, whatever its checksum says.
+  if (key_bytes == 0 || key_bytes > limits::path_bytes_max || version_bytes > version_bytes_max ||
+      out->size > size_max) {
+    return false;
+  }
   const auto* text = reinterpret_cast<const char*>(block.data());
   out->key = {text, key_bytes};
   out->version = {text + key_bytes, version_bytes};
@@ -203,7 +224,8 @@ Result<void> NameIndexWriter::end_block() {
 
 Result<void> NameIndexWriter::add(const IndexedName& name) {
   if (index_->names_ > 0 && name.key <= last_key_) return fail(Code::protocol, EPROTO);
-  if (name.key.empty() || name.key.size() > limits::path_bytes_max || name.version.size() > 255) {
+  if (name.key.empty() || name.key.size() > limits::path_bytes_max || name.version.size() > version_bytes_max ||
+      name.size > size_max) {
     return fail(Code::protocol, EPROTO);
   }
   if (block_.size() >= block_bytes_wanted) {

@@ -27,7 +27,7 @@ struct IndexedName {
   std::string_view key;
   uint64_t size = 0;
   int64_t mtime_s = 0;
-  std::string_view version;  // empty: not known
+  std::string_view version;  // at most 63 bytes; empty: not known
 };
 
 class NameIndex {
@@ -64,6 +64,7 @@ class NameIndex {
   };
   NameIndex() = default;
   Result<void> load(const ObjectId& identity);
+  bool is_in_order(uint64_t table_offset) const;
   uint64_t table_checksum() const;
 
   int fd_ = -1;
@@ -73,7 +74,7 @@ class NameIndex {
   std::string first_keys_;
 };
 
-// The entries of a verified block, one after the other. False: no more.
+// The entries of a verified block, one after the other. False: no more, or what follows is none.
 bool next_indexed_name(std::span<const std::byte>& block, IndexedName* out);
 
 class NameIndexWriter {

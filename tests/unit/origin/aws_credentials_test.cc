@@ -45,6 +45,22 @@ TEST_CASE("a file that is named is the only source") {
   CHECK(found_key(clean.write("bad", "[default]\nregion=x\n")).starts_with("refused: [default] of"));
 }
 
+TEST_CASE("what would end a header's line, or has no end, is not taken for credentials") {
+  Clean clean;
+  const auto refused_for = [&](std::string_view secret) {
+    return found_key(
+        clean.write("keys", "[default]\naws_access_key_id=F\naws_secret_access_key=" + std::string(secret)));
+  };
+  CHECK(refused_for("FS") == "F:FS:");
+  CHECK(refused_for("F\rS").starts_with("refused: the credentials that were found have control characters"));
+  CHECK(found_key("/dev/zero").starts_with("refused: the credentials file"));
+  HttpServer server([](const ServerRequest&) {
+    return reply_with("200 OK", "", R"({"AccessKeyId":"K","SecretAccessKey":"S","Token":"T\r\nX-More: 1"})");
+  });
+  clean.change("AWS_CONTAINER_CREDENTIALS_FULL_URI", (server.url() + "/creds").c_str());
+  CHECK(found_key().starts_with("refused: the credentials that were found have control characters"));
+}
+
 TEST_CASE("a container's service is asked with its token") {
   Clean clean;
   HttpServer server([](const ServerRequest& request) {

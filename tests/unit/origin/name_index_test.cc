@@ -6,6 +6,8 @@
 #include <fstream>
 #include <map>
 #include <optional>
+#include <span>
+#include <string>
 #include <utility>
 
 #include <fcntl.h>
@@ -127,6 +129,34 @@ TEST_CASE("keys out of order, twice or too long are refused") {
   CHECK(writer->add({.key = "a"}).error().code == Code::protocol);
   CHECK(writer->add({.key = ""}).error().code == Code::protocol);
   CHECK(writer->add({.key = std::string(5000, 'x')}).error().code == Code::protocol);
+  CHECK(writer->add({.key = "c", .version = std::string(64, 'v')}).error().code == Code::protocol);
+  CHECK(writer->add({.key = "c", .size = uint64_t{1} << 63}).error().code == Code::protocol);
+  CHECK(writer->add({.key = "c", .version = std::string(63, 'v')}));
+}
+
+TEST_CASE("an entry that nobody has written ends its block, whatever the block's checksum says") {
+  struct Entry {
+    std::string key;
+    std::string version;
+    uint64_t size;
+  };
+  const auto is_told = [](const Entry& entry) {
+    std::string bytes;
+    const auto append = [&](const auto& value) { bytes.append(reinterpret_cast<const char*>(&value), sizeof value); };
+    append(static_cast<uint16_t>(entry.key.size()));
+    append(static_cast<uint8_t>(entry.version.size()));
+    append(entry.size);
+    append(int64_t{0});
+    bytes += entry.key + entry.version;
+    std::span<const std::byte> block = std::as_bytes(std::span(bytes));
+    IndexedName name;
+    return next_indexed_name(block, &name) && name.key == entry.key && name.version == entry.version;
+  };
+  CHECK(is_told({"key", std::string(63, 'v'), INT64_MAX}));
+  CHECK(!is_told({"key", std::string(64, 'v'), 1}));
+  CHECK(!is_told({"", "v", 1}));
+  CHECK(!is_told({std::string(limits::path_bytes_max + 1, 'k'), "v", 1}));
+  CHECK(!is_told({"key", "v", uint64_t{1} << 63}));
 }
 
 TEST_CASE("first keys that take more memory than is planned end the writing") {
