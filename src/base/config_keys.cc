@@ -258,7 +258,7 @@ constexpr std::array keys{
     count<&C::origin, &OriginConfig::retries>("origin.retries", "5", "0-100", "repeated requests before the read fails",
                                               {.max = 100}, reloads),
     bytes<&C::origin, &OriginConfig::bandwidth_bytes>("origin.bandwidth", "0", "size per second",
-                                                      "of one volume, from S3 or HTTP; 0: no limit", any_size, reloads),
+                                                      "of one volume, from its source; 0: no limit", any_size, reloads),
 
     text<&C::peers, &PeersConfig::listen>("peers.listen", "", "HOST:PORT",
                                           "where other nodes reach this one; empty: no peers"),

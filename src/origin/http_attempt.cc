@@ -222,8 +222,8 @@ bool HttpClient::take_bytes(HttpAttempt& attempt, const char* bytes, size_t leng
     HttpAttempt& other = &attempt == request.rival ? *request.attempt : *request.rival;
     if (!other.lost) self.lose(other);
   }
-  if (request.linked()) {  // in stalled_, and is no more
-    request.unlink();
+  if (request.linked()) {  // it stalled, and does no more
+    self.settle_hedge(request);
     self.arm_impatience(attempt);
   }
   if (request.whole && request.bytes_done == 0) {

@@ -82,9 +82,10 @@ HttpClient::HttpClient(Reactor& home, const HttpOptions& options, OriginCounters
       in_flight_(in_flight),
       loop_(home, options.connections_max,
             {.on_done = &HttpClient::on_attempt_done, .on_acted = &HttpClient::on_acted, .context = this}),
-      random_(static_cast<unsigned>(reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(std::time(nullptr)))),
-      pace_timer_(&HttpClient::on_pace) {
-  pace_timer_.client = this;
+      random_(static_cast<unsigned>(reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(std::time(nullptr)))) {
+  if (options.bandwidth == nullptr) return;
+  bandwidth_queue_.emplace(BandwidthQueue::Options{
+      .home = home, .bandwidth = *options.bandwidth, .on_turn = &HttpClient::on_bandwidth, .context = this});
 }
 
 HttpClient::~HttpClient() { BC_ASSERT(active() == 0); }
@@ -95,6 +96,7 @@ void HttpClient::begin(HttpRequest& request) {
   request.timer.handler = &HttpClient::on_pause_over;
   request.failed = false;
   request.bytes_done = request.attempts = request.retries = request.bandwidth_bytes_taken = 0;
+  request.hedge_bandwidth_bytes_taken = 0;
   request.asked_again = request.has_news = false;
   request.checksum.reset();
   request.digest_before.clear();
@@ -154,7 +156,7 @@ void HttpClient::end_attempt(HttpAttempt& attempt) {
   HttpRequest& request = *attempt.request;
   if (attempt.watchdog.armed()) home_.cancel(attempt.watchdog);
   if (attempt.impatience.armed()) home_.cancel(attempt.impatience);
-  if (request.linked()) request.unlink();  // of stalled_
+  settle_hedge(request);
   attempt.unlink();
   std::erase(lost_, &attempt);
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
@@ -368,9 +370,13 @@ void HttpClient::stop() {
     end_attempt(*attempt);
     if (request.attempt == nullptr) finish_failed(request, why);
   }
-  if (pace_timer_.armed()) home_.cancel(pace_timer_);
-  for (List<HttpRequest>* list : {&waiting_, &waiting_background_, &pausing_, &paced_, &paced_background_}) {
+  for (List<HttpRequest>* list : {&waiting_, &waiting_background_, &pausing_}) {
     while (HttpRequest* request = list->pop_front()) finish_failed(*request, why);
+  }
+  if (!bandwidth_queue_) return;
+  bandwidth_queue_->stop();
+  while (BandwidthWaiter* waiter = bandwidth_queue_->pop_front()) {
+    finish_failed(static_cast<HttpRequest&>(*waiter), why);
   }
 }
 

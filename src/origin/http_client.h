@@ -4,7 +4,7 @@
 //   Lifetime  a request is the caller's and lives until on_done; stop() ends all of them with Code::stopping
 //   Limits    connections_max attempts in flight, counted over all cores of the origin; a core that has none in flight may
 //             always begin one, so at most cores - 1 more
-//             with a Bandwidth, ranges wait for it; their deadlines stand still meanwhile
+//             with a Bandwidth, ranges and second attempts wait for it; the ranges' deadlines stand still meanwhile
 //   Promises  bytes go to `to` only from an answer that is exactly the range asked for, of the version asked for, and never
 //             beyond to + bytes. A request ends within its deadline.
 //   Errors    not_found (404, 410), denied (401, 403, a certificate that is not trusted), stale (412, 416, another ETag),
@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <string_view>
@@ -27,6 +28,7 @@
 #include "base/list.h"
 #include "base/live_value.h"
 #include "base/result.h"
+#include "origin/bandwidth_queue.h"
 #include "origin/checksum.h"
 #include "origin/curl_loop.h"
 #include "origin/http_attempt.h"
@@ -35,7 +37,6 @@
 
 namespace blobcache {
 
-class Bandwidth;
 struct HttpRequest;
 
 // libcurl's, of each transfer.
@@ -55,7 +56,7 @@ class HttpAuthorizer {
 
 enum class HttpVerb : uint8_t { get, head };
 
-struct HttpRequest : ListNode {
+struct HttpRequest : BandwidthWaiter {
   HttpRequest();
   ~HttpRequest();
 
@@ -100,7 +101,7 @@ struct HttpRequest : ListNode {
   uint32_t retries = 0;  // those of them that brought nothing
   uint64_t deadline_ns = 0;
   uint32_t bandwidth_bytes_taken = 0;  // for the attempt that runs or comes next
-  uint64_t paced_since_ns = 0;
+  uint32_t hedge_bandwidth_bytes_taken = 0;
   bool asked_again = false;
   bool has_news = false;  // in news_
   bool refused = false;   // we ended the last attempt: `error` says why
@@ -157,13 +158,11 @@ class HttpClient {
   void remove_lost();
 
   // http_pace.cc
-  struct PaceTimer : Timer {
-    using Timer::Timer;
-    HttpClient* client = nullptr;
-  };
   bool take_bandwidth(HttpRequest& request);
-  static void on_pace(Timer& timer);
+  bool take_hedge_bandwidth(HttpRequest& request);
+  static void on_bandwidth(BandwidthWaiter& waiter, void* self);
   void settle_bandwidth(HttpRequest& request);
+  void settle_hedge(HttpRequest& request);
 
   void wait_for_connection(HttpRequest& request);
   void start_some();
@@ -204,10 +203,7 @@ class HttpClient {
   List<HttpAttempt> running_;
   List<HttpRequest> pausing_;  // the next attempt has to wait
   std::minstd_rand random_;
-  List<HttpRequest> paced_;  // wait for bandwidth; pace_timer_ is armed while there are any
-  List<HttpRequest> paced_background_;
-  unsigned paced_before_background_ = 0;
-  PaceTimer pace_timer_;
+  std::optional<BandwidthQueue> bandwidth_queue_;  // none: no limit
 };
 
 // Once in the process, before any HttpClient.

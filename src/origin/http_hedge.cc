@@ -2,6 +2,8 @@
 //
 //   running --quiet for longer than nearly all are--> stalled --room for a connection--> two attempts --bytes--> running
 //
+// With a limit of bandwidth it also has to wait for that, as any other range (http_pace.cc).
+//
 // *When*: no byte has come for as long as the slowest ranges of this origin take to their first one: p99, or twice p95 where
 // the tail is longer than that. Not before 100 of them are known, and never below 20 ms: on a near server that would be
 // about our own processor, not about its answer. A loser that never answered counts as long as it ran, so what is slow does
@@ -71,9 +73,13 @@ void HttpClient::start_hedges() {
 
 void HttpClient::hedge(HttpRequest& request) {
   BC_ASSERT(request.attempt != nullptr && request.rival == nullptr && request.bytes_done < request.bytes);
+  if (hedge_credit_ >= requests_per_hedge && !take_hedge_bandwidth(request)) return;
   const Result<HttpAttempt*> rival =
       hedge_credit_ < requests_per_hedge ? Result<HttpAttempt*>(fail(Code::again)) : set_up(request);
-  if (!rival) return arm_impatience(*request.attempt);
+  if (!rival) {
+    settle_hedge(request);
+    return arm_impatience(*request.attempt);
+  }
   hedge_credit_ -= requests_per_hedge;
   counters_.hedges.fetch_add(1, std::memory_order_relaxed);
   // Over HTTP/2 it would be a stream of the connection that stalls.

@@ -1,65 +1,49 @@
-// Ranges that wait because the origin's bandwidth is used up:
+// Ranges that wait because the origin's bandwidth is used up (bandwidth_queue.h):
 //
-//   waiting --no bandwidth--> paced --time--> waiting, with its bytes taken
+//   waiting --no bandwidth--> in the queue --turn--> waiting, with its bytes taken
+//   stalled --no bandwidth--> in the queue --turn--> stalled, with a second attempt's bytes taken (http_hedge.cc)
 //
-// While a range is paced its deadline stands still: the limit is the operator's, and no reader shall fail for it. What is
-// asked without a range (look-ups, listings) is small, somebody's `ls` waits for it, and it passes by.
+// While a range waits here its deadline stands still: the limit is the operator's, and no reader shall fail for it. What is
+// asked without a range (look-ups, listings) is small, somebody's `ls` waits for it, and it passes by. A range that stalls is
+// running: its deadline goes on, and when its bytes come after all it leaves the queue.
 //
-// Readers go before what nobody waits for; but one of four is the background's: a reader may wait by now for what it fetches,
-// and without a deadline that runs it would wait for ever.
-//
-// An attempt gives back what it did not bring: a server that refuses (503) has cost no bandwidth.
-#include <algorithm>
+// An attempt gives back what it did not bring: a server that refuses (503) has cost no bandwidth. Of two attempts one is given
+// back as soon as it is over, whichever it is: none of them has brought a byte before, so both have taken the same.
+#include <utility>
 
 #include "base/assert.h"
-#include "origin/bandwidth.h"
 #include "origin/http_client.h"
 
 namespace blobcache {
-namespace {
-
-constexpr unsigned background_one_of = 4;
-constexpr uint64_t look_again_ns = 1'000'000'000;  // the limit may have been changed meanwhile
-
-}  // namespace
 
 // False: the request was put aside.
 bool HttpClient::take_bandwidth(HttpRequest& request) {
-  if (options_.bandwidth == nullptr || request.to == nullptr || request.bandwidth_bytes_taken > 0) return true;
-  BC_ASSERT(!request.timer.armed() && request.bytes_done <= request.bytes);
-  const uint64_t now_ns = home_.ring().now_ns();
-  const bool first = paced_.empty() && (!request.background || paced_background_.empty());
-  if (first) {
-    const uint32_t bytes = request.bytes - request.bytes_done;
-    const uint64_t again_ns = options_.bandwidth->try_take(bytes, now_ns);
-    if (again_ns == 0) {
-      request.bandwidth_bytes_taken = bytes;
-      return true;
-    }
-    if (!pace_timer_.armed()) home_.arm_at(pace_timer_, std::min(again_ns, now_ns + look_again_ns));
-  }
-  BC_ASSERT(pace_timer_.armed());
-  request.paced_since_ns = now_ns;
-  (request.background ? paced_background_ : paced_).push_back(request);
-  return false;
+  if (!bandwidth_queue_ || request.to == nullptr || request.bandwidth_bytes_taken > 0) return true;
+  BC_ASSERT(!request.timer.armed() && request.bytes_done < request.bytes);
+  const uint32_t bytes = request.bytes - request.bytes_done;
+  if (!bandwidth_queue_->take(request, bytes, request.background)) return false;
+  request.bandwidth_bytes_taken = bytes;
+  return true;
 }
 
-void HttpClient::on_pace(Timer& timer) {
-  HttpClient& self = *static_cast<PaceTimer&>(timer).client;
-  const uint64_t now_ns = self.home_.ring().now_ns();
-  while (!self.paced_.empty() || !self.paced_background_.empty()) {
-    const bool turn = !self.paced_background_.empty() && self.paced_before_background_ + 1 >= background_one_of;
-    const bool background = self.paced_.empty() || turn;
-    HttpRequest& request = *(background ? self.paced_background_ : self.paced_).front();
-    const uint32_t bytes = request.bytes - request.bytes_done;
-    if (const uint64_t again_ns = self.options_.bandwidth->try_take(bytes, now_ns); again_ns != 0) {
-      self.home_.arm_at(timer, std::min(again_ns, now_ns + look_again_ns));
-      break;
-    }
-    self.paced_before_background_ = background ? 0 : self.paced_before_background_ + 1;
-    request.unlink();
-    request.bandwidth_bytes_taken = bytes;
-    request.deadline_ns += now_ns - request.paced_since_ns;
+// False: the request was put aside, and its first attempt goes on.
+bool HttpClient::take_hedge_bandwidth(HttpRequest& request) {
+  if (!bandwidth_queue_ || request.hedge_bandwidth_bytes_taken > 0) return true;
+  const uint32_t bytes = request.bytes - request.bytes_done;
+  if (!bandwidth_queue_->take(request, bytes, request.background)) return false;
+  request.hedge_bandwidth_bytes_taken = bytes;
+  return true;
+}
+
+void HttpClient::on_bandwidth(BandwidthWaiter& waiter, void* self_pointer) {
+  auto& self = *static_cast<HttpClient*>(self_pointer);
+  auto& request = static_cast<HttpRequest&>(waiter);
+  if (request.attempt != nullptr) {
+    request.hedge_bandwidth_bytes_taken = waiter.bandwidth_bytes_wanted;
+    self.stalled_.push_back(request);
+  } else {
+    request.bandwidth_bytes_taken = waiter.bandwidth_bytes_wanted;
+    request.deadline_ns += self.home_.ring().now_ns() - waiter.waits_since_ns;
     self.wait_for_connection(request);
   }
   self.start_some();
@@ -72,6 +56,14 @@ void HttpClient::settle_bandwidth(HttpRequest& request) {
   BC_ASSERT(bytes_missing <= request.bandwidth_bytes_taken);
   options_.bandwidth->give_back(bytes_missing);
   request.bandwidth_bytes_taken = 0;
+}
+
+// No second attempt is wanted, or one of the two is over.
+void HttpClient::settle_hedge(HttpRequest& request) {
+  if (request.linked()) request.unlink();  // of stalled_, or of those who wait for bandwidth
+  if (const uint32_t bytes = std::exchange(request.hedge_bandwidth_bytes_taken, 0); bytes > 0) {
+    options_.bandwidth->give_back(bytes);
+  }
 }
 
 }  // namespace blobcache

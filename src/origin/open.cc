@@ -56,7 +56,8 @@ Result<std::unique_ptr<Origin>> open_origin(const VolumeConfig& volume, const Or
     *why = fmt::format("the source {} has an unknown scheme; use a directory, file://, s3:// or http(s)://", source);
     return fail(Code::invalid, EINVAL);
   }
-  Result<std::unique_ptr<Origin>> created = create_posix_origin({.root = root});
+  Result<std::unique_ptr<Origin>> created =
+      create_posix_origin({.root = root, .bandwidth_bytes = origin.bandwidth_bytes});
   if (!created) *why = fmt::format("cannot open the source {}: {}", root, std::strerror(created.error().os_errno));
   return created;
 }

@@ -3,7 +3,8 @@
 //   lookup   OPENAT2 O_PATH -> STATX of it -> done; CLOSE in the background
 //   open     OPENAT2 O_PATH -> STATX: a file or a directory? -> OPENAT2 /proc/self/fd/N -> STATX -> done; CLOSE of N
 //            of a file of which the version is enough, only the first two
-//   read     READ -link-> STATX -> done; a short READ cancels the STATX and the rest is read by another pair
+//   read     (a turn for origin.bandwidth ->) READ -link-> STATX -> done; a short READ cancels the STATX and the rest is
+//            read by another pair
 //            without a descriptor: as open, and the version is compared before anything is read
 //
 // Opening never opens a device, a fifo or a socket for reading: that may rewind a tape, let a writer through, or block.
@@ -37,6 +38,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/config.h"
 #include "origin/posix_origin.h"
 #include "ring/errno.h"
 
@@ -107,13 +109,21 @@ void close_path(Reactor& home, int fd) { close_in_background(home, fd, 0); }
 }  // namespace
 
 PosixOrigin::PosixOrigin(Root root, const PosixOriginOptions& options)
-    : root_(std::move(root)), young_ns_(options.young_ns), blocking_(options.blocking_threads) {}
+    : root_(std::move(root)),
+      young_ns_(options.young_ns),
+      bandwidth_(options.bandwidth_bytes),
+      blocking_(options.blocking_threads) {}
 
 PosixOrigin::~PosixOrigin() { ::close(root_.fd); }
 
 void PosixOrigin::stop() {
   stopping_.store(true, std::memory_order_relaxed);
+  bandwidth_.set(0);
   blocking_.stop();
+}
+
+void PosixOrigin::set_limits(const OriginConfig& config) {
+  if (!stopping_.load(std::memory_order_relaxed)) bandwidth_.set(config.bandwidth_bytes);
 }
 
 bool PosixOrigin::begin_call(Reactor& home, OriginCall& call, std::string_view key) {
@@ -268,14 +278,40 @@ void PosixOrigin::open_failed(Call& call, Error why) {
 
 void PosixOrigin::begin_read(Reactor& home, ReadCall& call) {
   BC_ASSERT(call.to != nullptr && call.bytes > 0);
-  const bool open = call.fd >= 0;
-  if (!begin_call(home, call, open ? "" : call.key)) return;
+  if (!begin_call(home, call, call.fd >= 0 ? "" : call.key)) return;
   call.bytes_done = 0;
+  if (!bandwidth_.has_limit()) return begin_bytes(call);
+  auto paced = std::make_unique<PacedRead>();
+  paced->call = &call;
+  if (bandwidth_queue_of(home).take(*paced, call.bytes, call.background)) return begin_bytes(call);
+  (void)paced.release();  // on_bandwidth's
+}
+
+BandwidthQueue& PosixOrigin::bandwidth_queue_of(Reactor& home) {
+  const std::lock_guard lock(queues_mutex_);
+  for (const std::unique_ptr<CoreQueue>& core : queues_) {
+    if (core->home == &home) return core->queue;
+  }
+  const BandwidthQueue::Options options{
+      .home = home, .bandwidth = bandwidth_, .on_turn = &PosixOrigin::on_bandwidth, .context = this};
+  queues_.push_back(std::make_unique<CoreQueue>(options));
+  return queues_.back()->queue;
+}
+
+void PosixOrigin::on_bandwidth(BandwidthWaiter& waiter, void* self_pointer) {
+  auto& self = *static_cast<PosixOrigin*>(self_pointer);
+  const std::unique_ptr<PacedRead> paced(static_cast<PacedRead*>(&waiter));
+  ReadCall& call = *paced->call;
+  if (self.stopping_.load(std::memory_order_relaxed)) return call.finish_failed({Code::stopping});
+  self.begin_bytes(call);
+}
+
+void PosixOrigin::begin_bytes(ReadCall& call) {
   // Asked before the first byte is read: what is old enough now gets another timestamp from any later change, and the
   // STATX after the bytes sees it.
   call.young = is_young(call.version, {.young_ns = young_ns_, .now = realtime_now()});
   call.path_fd = -1;
-  if (open) {
+  if (call.fd >= 0) {
     read(call);
   } else {
     open_path(call);

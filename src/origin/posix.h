@@ -22,6 +22,7 @@ struct PosixOriginOptions {
   std::string root;               // an existing directory
   unsigned blocking_threads = 4;  // 0: inline (simulation)
   uint64_t young_ns = 1'000'000'000;
+  uint64_t bandwidth_bytes = 0;  // a second; 0: no limit
 };
 
 // Opens the root. Errors, with os_errno: not_found, denied, invalid (ENOTDIR: not a directory), denied with ENOSYS (there

@@ -1,14 +1,18 @@
 // PosixOrigin: the class behind create_posix_origin (origin/posix.h has the contract). Private to posix*.cc.
 //   Thread    begin_* and close: any core. root_fd_, root_dev_ and the options never change after the constructor.
+//   Bandwidth reads wait for origin.bandwidth on their core; stop() lifts the limit, so that who waits is told within 200 ms
 //   Lists     two calls may hold one directory descriptor, whose position they share: list_locks_ lets one of them at a
 //             time set the position and read from it
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "origin/bandwidth_queue.h"
 #include "origin/origin.h"
 #include "origin/posix.h"
 #include "origin/posix_info.h"
@@ -36,6 +40,7 @@ class PosixOrigin final : public Origin {
   void begin_statfs(Reactor& home, StatfsCall& call) override;
   void close(Reactor& home, int fd) override;
   void stop() override;
+  void set_limits(const OriginConfig& config) override;
   bool join(unsigned patience_ms) override { return blocking_.join(patience_ms); }
 
  private:
@@ -68,6 +73,9 @@ class PosixOrigin final : public Origin {
   static void finish_open(OpenCall& call);
   static void finish_open(ReadCall& call);
 
+  BandwidthQueue& bandwidth_queue_of(Reactor& home);
+  static void on_bandwidth(BandwidthWaiter& waiter, void* self);
+  void begin_bytes(ReadCall& call);
   static void read(ReadCall& call);
   static void on_read(Op& op, int32_t result, uint32_t flags);
   static void on_read_stat(Op& op, int32_t result, uint32_t flags);
@@ -90,7 +98,18 @@ class PosixOrigin final : public Origin {
   const uint64_t young_ns_;
   std::atomic<bool> stopping_{false};
   std::mutex list_locks_[list_locks_count];
-  BlockingCalls blocking_;  // last: its helpers use the rest
+  Bandwidth bandwidth_;  // origin.bandwidth, of this volume
+  std::mutex queues_mutex_;
+  struct PacedRead : BandwidthWaiter {
+    ReadCall* call = nullptr;
+  };
+  struct CoreQueue {
+    explicit CoreQueue(const BandwidthQueue::Options& options) : home(&options.home), queue(options) {}
+    Reactor* const home;
+    BandwidthQueue queue;
+  };
+  std::vector<std::unique_ptr<CoreQueue>> queues_;  // of cores that ever had to ask
+  BlockingCalls blocking_;                          // last: its helpers use the rest
 };
 
 // Every path is resolved below the root's descriptor, whatever the key says and however the tree changes meanwhile.

@@ -2,8 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <memory>
-#include <mutex>
+#include <atomic>
+#include <ctime>
 
 #include "origin/bandwidth.h"
 #include "unit/origin/http_fixture.h"
@@ -13,27 +13,8 @@ using namespace blobcache_test;
 namespace {
 
 constexpr uint64_t s_ns = 1'000'000'000;
-constexpr uint32_t range_bytes = 65536;
-
-ServerReply answer(const ServerRequest& request) {
-  uint64_t first = 0;
-  uint64_t last = 0;
-  if (!request.range(&first, &last)) return reply_with("200 OK", "", "small");
-  return reply_with(
-      "206 Partial Content",
-      "Content-Range: bytes " + std::to_string(first) + "-" + std::to_string(last) + "/8388608\r\nETag: \"one\"\r\n",
-      pattern(first, last - first + 1));
-}
-
-using Requests = std::vector<std::unique_ptr<HttpCore::Waited>>;
-HttpCore::Waited& begin(HttpCore& core, const HttpServer& server, Requests& requests, bool background = false) {
-  const uint64_t offset = requests.size() * range_bytes;
-  HttpCore::Waited& request = *requests.emplace_back(std::make_unique<HttpCore::Waited>());
-  request.expected_version = "\"one\"";
-  request.background = background;
-  core.begin_range(request, server, offset, range_bytes);
-  return request;
-}
+constexpr uint32_t range_bytes = HttpCore::range_bytes;
+using Requests = HttpCore::Requests;
 
 }  // namespace
 
@@ -71,7 +52,9 @@ TEST_CASE("over a minute of ranges of any size the rate holds") {
 }
 
 TEST_CASE("ranges on two cores share the bandwidth; their deadlines stand still; look-ups pass by") {
-  HttpServer server(answer);
+  HttpServer server([](const ServerRequest& request) {
+    return request.header("range").empty() ? reply_with("200 OK", "", "small") : range_reply(request);
+  });
   Bandwidth bandwidth(1'000'000);
   const HttpOptions options{.deadline_ns = 250'000'000, .retries_max = 0, .bandwidth = &bandwidth};
   HttpCore one(options);
@@ -79,8 +62,8 @@ TEST_CASE("ranges on two cores share the bandwidth; their deadlines stand still;
   Requests requests;
   const uint64_t before_ns = one.reactor->ring().now_ns();
   for (int i = 0; i < 6; ++i) {
-    begin(one, server, requests);
-    begin(two, server, requests, i % 2 == 1);
+    one.begin_next(requests, server);
+    two.begin_next(requests, server, i % 2 == 1);
   }
   HttpCore::Waited look_up;
   look_up.scheme_and_host = server.url();
@@ -101,43 +84,31 @@ TEST_CASE("ranges on two cores share the bandwidth; their deadlines stand still;
   const uint64_t took_ns = one.reactor->ring().now_ns() - before_ns;
   CHECK(took_ns >= 11 * range_bytes * s_ns / 1'000'000 - s_ns / 10);
   CHECK(took_ns < 10 * s_ns);
-  for (const auto& request : requests) {
-    REQUIRE(!request->failed);
-    CHECK(request->bytes_of_range == pattern(request->offset, range_bytes) + "########");
-  }
+  for (const auto& request : requests) check_bytes(*request);
   CHECK(server.requests() == 13);
 }
 
 TEST_CASE("readers go before what nobody waits for, which still gets one of four") {
-  std::vector<uint64_t> order;
-  std::mutex mutex;
-  HttpServer server([&](const ServerRequest& request) {
-    uint64_t first = 0;
-    uint64_t last = 0;
-    request.range(&first, &last);
-    const std::lock_guard lock(mutex);
-    order.push_back(first / range_bytes);
-    return answer(request);
-  });
+  OrderedServer ordered(range_bytes);
   Bandwidth bandwidth(400'000);  // a range is more than the burst: no two are ever begun at a time
   HttpCore core({.bandwidth = &bandwidth});
   Requests requests;
-  begin(core, server, requests);
-  for (int i = 0; i < 2; ++i) begin(core, server, requests, true);
-  for (int i = 0; i < 5; ++i) begin(core, server, requests);
-  for (const auto& request : requests) core.wait(*request);
-  CHECK(order == std::vector<uint64_t>{0, 3, 4, 5, 1, 6, 7, 2});
+  core.begin_next(requests, ordered.server);
+  for (int i = 0; i < 2; ++i) core.begin_next(requests, ordered.server, true);
+  for (int i = 0; i < 5; ++i) core.begin_next(requests, ordered.server);
+  core.wait_all(requests);
+  CHECK(ordered.order() == std::vector<uint64_t>{0, 3, 4, 5, 1, 6, 7, 2});
 }
 
 TEST_CASE("an answer that brings nothing costs no bandwidth") {
   HttpServer server([](const ServerRequest& request) {
-    return request.number == 0 ? reply_with("503 Slow Down", "", "wait") : answer(request);
+    return request.number == 0 ? reply_with("503 Slow Down", "", "wait") : range_reply(request);
   });
   Bandwidth bandwidth(1024);  // a range is worth a minute
   HttpCore core({.bandwidth = &bandwidth});
   Requests requests;
   const uint64_t before_ns = core.reactor->ring().now_ns();
-  core.wait(begin(core, server, requests));
+  core.wait(core.begin_next(requests, server));
   CHECK(!requests[0]->failed);
   CHECK(core.reactor->ring().now_ns() - before_ns < 30 * s_ns);
 }
@@ -147,13 +118,82 @@ TEST_CASE("stop ends ranges that wait for bandwidth, and gives back what they to
   Bandwidth bandwidth(1024);
   HttpCore core({.bandwidth = &bandwidth});
   Requests requests;
-  for (int i = 0; i < 4; ++i) begin(core, server, requests, i == 3);
+  for (int i = 0; i < 4; ++i) core.begin_next(requests, server, i == 3);
   while (server.requests() < 1) core.reactor->turn(false);
   core.client->stop();
-  for (const auto& request : requests) {
-    REQUIRE(request->times_done == 1);
-    CHECK(request->error.code == Code::stopping);
-  }
-  CHECK(core.client->active() == 0);
+  check_stopped(core, requests);
   CHECK(bandwidth.try_take(1, core.reactor->ring().now_ns()) == 0);
+}
+
+namespace {
+
+// 100 ranges without a limit, so that it is known when a range stalls; then the next one to come stalls, and only that one.
+struct StallingServer {
+  std::atomic<bool> stalls{false};
+  std::atomic<uint64_t> asked_again_ns{0};
+  HttpServer server{[this](const ServerRequest& request) {
+    if (stalls.exchange(false)) return ServerReply{.bytes = "", .close = false, .hang = true};
+    asked_again_ns = steady_ns();
+    return range_reply(request);
+  }};
+
+  static uint64_t steady_ns() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<uint64_t>(now.tv_sec) * s_ns + static_cast<uint64_t>(now.tv_nsec);
+  }
+  void make_known(HttpCore& core) {
+    Requests known;
+    for (int i = 0; i < 100; ++i) core.wait(core.begin_next(known, server));
+    stalls = true;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a second attempt waits for bandwidth as any range does, and what was taken for the loser is given back") {
+  StallingServer stalling;
+  Bandwidth bandwidth(0);
+  HttpCore core({.bandwidth = &bandwidth});
+  stalling.make_known(core);
+  bandwidth.set(2 * range_bytes);  // a range is worth half a second
+  const uint64_t begun_ns = StallingServer::steady_ns();
+  const auto request = core.ask(stalling.server, 0, range_bytes);
+  check_bytes(*request);
+  CHECK(core.counters.hedges == 1);
+  CHECK(core.counters.hedges_won == 1);
+  CHECK(core.counters.retries == 0);
+  CHECK(stalling.asked_again_ns - begun_ns >= s_ns / 2 - s_ns / 10);
+  // Two were taken and one came: nothing is owed since the second one began.
+  CHECK(bandwidth.try_take(1, core.reactor->ring().now_ns()) == 0);
+}
+
+TEST_CASE("bytes that come after all end the wait for a second attempt's bandwidth, and cost none") {
+  std::atomic<bool> slow{false};
+  std::atomic<bool> may_go_on{false};
+  HttpServer server([&](const ServerRequest& request) {
+    ServerReply reply = range_reply(request);
+    if (slow.exchange(false)) reply.go_on = [&] { may_go_on.wait(false); };
+    return reply;
+  });
+  Bandwidth bandwidth(0);
+  HttpCore core({.connections_max = 2, .bandwidth = &bandwidth});
+  Requests known;
+  for (int i = 0; i < 100; ++i) core.wait(core.begin_next(known, server));
+  slow = true;
+  bandwidth.set(1024);  // a range is worth a minute
+  HttpCore::Waited request;
+  request.expected_version = "\"one\"";
+  core.begin_range(request, server, 0, range_bytes);
+  // It stalls, and waits in line for a second attempt.
+  while (!request.linked()) core.reactor->turn(true);
+  may_go_on = true;
+  may_go_on.notify_all();
+  core.wait(request);
+  check_bytes(request);
+  CHECK(core.counters.hedges == 0);
+  CHECK(server.requests() == 101);
+  // The debt is that of one range.
+  const uint64_t paid_ns = bandwidth.try_take(1, core.reactor->ring().now_ns());
+  CHECK(paid_ns <= core.reactor->ring().now_ns() + 64 * s_ns);
 }

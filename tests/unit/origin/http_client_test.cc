@@ -1,9 +1,6 @@
 // Ranged requests through the ring: concurrency, reuse of connections, what answers are taken, retries, deadlines, stop.
 #include <doctest/doctest.h>
 
-#include <memory>
-#include <mutex>
-
 #include "unit/origin/http_fixture.h"
 
 using namespace blobcache_test;
@@ -15,14 +12,11 @@ Code failure_of(HttpServer::Answer answer, HttpOptions options = {.retries_max =
                 unsigned* requests_out = nullptr) {
   HttpServer server(std::move(answer));
   HttpCore core(std::move(options));
-  HttpCore::Waited request;
-  request.expected_version = "\"one\"";
-  core.begin_range(request, server, offset, 65536);
-  core.wait(request);
-  REQUIRE(request.failed);
-  CHECK(request.bytes_of_range.substr(65536) == "########");
+  const auto request = core.ask(server, offset, 65536);
+  REQUIRE(request->failed);
+  CHECK(request->bytes_of_range.substr(65536) == "########");
   if (requests_out != nullptr) *requests_out = server.requests();
-  return request.error.code;
+  return request->error.code;
 }
 
 }  // namespace
@@ -33,13 +27,13 @@ TEST_CASE("64 ranges at a time: right bytes, no more connections than allowed, c
   constexpr unsigned count = 64;
   constexpr unsigned rounds = 4;
   for (unsigned round = 0; round < rounds; ++round) {
-    std::vector<std::unique_ptr<HttpCore::Waited>> requests;
+    HttpCore::Requests requests;
     for (unsigned i = 0; i < count; ++i) {
       requests.push_back(std::make_unique<HttpCore::Waited>());
       requests.back()->expected_version = "\"one\"";
       core.begin_range(*requests.back(), server, i * 65536 + round, 65536 - round);
     }
-    for (const auto& request : requests) core.wait(*request);
+    core.wait_all(requests);
     for (const auto& request : requests) check_bytes(*request);
   }
   CHECK(server.requests() == rounds * count);
@@ -79,11 +73,7 @@ TEST_CASE("an answer that is not the range asked for is never taken") {
 TEST_CASE("a whole object may come as a 200") {
   HttpServer server([](const ServerRequest&) { return reply_with("200 OK", "ETag: \"one\"\r\n", pattern(0, 5000)); });
   HttpCore core;
-  HttpCore::Waited request;
-  request.expected_version = "\"one\"";
-  core.begin_range(request, server, 0, 5000);
-  core.wait(request);
-  check_bytes(request);
+  check_bytes(*core.ask(server, 0, 5000));
 }
 
 TEST_CASE("a body longer than the range writes nothing beyond it") {
@@ -129,11 +119,7 @@ TEST_CASE("connections that break at every position: the range goes on behind wh
     return reply;
   });
   HttpCore core({.retries_max = 1});
-  HttpCore::Waited request;
-  request.expected_version = "\"one\"";
-  core.begin_range(request, server, 0, 262'144);
-  core.wait(request);
-  check_bytes(request);
+  check_bytes(*core.ask(server, 0, 262'144));
   CHECK(asked_twice == 0);
   CHECK(server.requests() == 22);
 }
@@ -197,17 +183,29 @@ TEST_CASE("a length that is not the range's is refused before a byte of it is to
   CHECK(request.bytes_of_range == std::string(65544, '#'));
 }
 
+TEST_CASE("a version that would end its header's line is not sent") {
+  std::string head;
+  HttpServer server([&](const ServerRequest& request) {
+    head = request.head;
+    return range_reply(request);
+  });
+  HttpCore core;
+  HttpCore::Waited request;
+  request.expected_version = "\"one\"\r\nX-More: 1";
+  core.begin_range(request, server, 0, 65536);
+  core.wait(request);
+  CHECK(request.error.code == Code::stale);
+  CHECK(head.find("Range: bytes=0-65535") != std::string::npos);
+  CHECK(head.find("X-More") == std::string::npos);
+}
+
 TEST_CASE("an error page that calls itself a success passes; a server that ignores ranges is asked once") {
   HttpServer server([](const ServerRequest& request) {
     if (request.number < 2) return reply_with("200 OK", "Content-Type: text/html\r\n", "<html>sorry</html>");
     return range_reply(request);
   });
   HttpCore core;
-  HttpCore::Waited request;
-  request.expected_version = "\"one\"";
-  core.begin_range(request, server, 65536, 65536);
-  core.wait(request);
-  check_bytes(request);
+  check_bytes(*core.ask(server, 65536, 65536));
   unsigned requests = 0;
   CHECK(failure_of([](const ServerRequest&) { return reply_with("200 OK", "ETag: \"one\"\r\n", pattern(0, 200'000)); },
                    {.retries_max = 3}, 65536, &requests) == Code::protocol);
@@ -221,12 +219,9 @@ TEST_CASE("a version that changes between two attempts is not mixed") {
     return reply;
   });
   HttpCore core;
-  HttpCore::Waited request;
-  request.expected_version = "\"one\"";
-  core.begin_range(request, server, 0, 65536);
-  core.wait(request);
-  REQUIRE(request.failed);
-  CHECK(request.error.code == Code::stale);
+  const auto request = core.ask(server, 0, 65536);
+  REQUIRE(request->failed);
+  CHECK(request->error.code == Code::stale);
 }
 
 TEST_CASE("Retry-After is obeyed, and a storm of 503 passes") {
@@ -235,11 +230,8 @@ TEST_CASE("Retry-After is obeyed, and a storm of 503 passes") {
     return range_reply(request);
   });
   HttpCore core;
-  HttpCore::Waited request;
   const uint64_t before_ns = core.reactor->ring().now_ns();
-  core.begin_range(request, server, 0, 65536);
-  core.wait(request);
-  check_bytes(request);
+  check_bytes(*core.ask(server, 0, 65536));
   CHECK(core.reactor->ring().now_ns() - before_ns >= 1'000'000'000);
   CHECK(server.requests() == 4);
 }
@@ -247,12 +239,10 @@ TEST_CASE("Retry-After is obeyed, and a storm of 503 passes") {
 TEST_CASE("a server that hangs costs attempts of attempt_timeout, then an error, within the deadline") {
   HttpServer server([](const ServerRequest&) { return ServerReply{.bytes = "", .close = false, .hang = true}; });
   HttpCore core({.attempt_timeout_ns = 100'000'000, .deadline_ns = 1'000'000'000, .retries_max = 2});
-  HttpCore::Waited request;
   const uint64_t before_ns = core.reactor->ring().now_ns();
-  core.begin_range(request, server, 0, 65536);
-  core.wait(request);
-  REQUIRE(request.failed);
-  CHECK(request.error.code == Code::timeout);
+  const auto request = core.ask(server, 0, 65536);
+  REQUIRE(request->failed);
+  CHECK(request->error.code == Code::timeout);
   CHECK(server.requests() == 3);
   CHECK(core.reactor->ring().now_ns() - before_ns < 2'000'000'000);
 }
@@ -263,18 +253,11 @@ TEST_CASE("stop ends what runs, what waits and what pauses at once") {
     return ServerReply{.bytes = "", .close = false, .hang = true};
   });
   HttpCore core({.connections_max = 2});
-  std::vector<std::unique_ptr<HttpCore::Waited>> requests;
-  for (int i = 0; i < 8; ++i) {
-    requests.push_back(std::make_unique<HttpCore::Waited>());
-    core.begin_range(*requests.back(), server, 0, 65536);
-  }
+  HttpCore::Requests requests;
+  for (int i = 0; i < 8; ++i) core.begin_next(requests, server);
   while (server.requests() < 3) core.reactor->turn(false);
   core.client->stop();
-  for (const auto& request : requests) {
-    REQUIRE(request->times_done == 1);
-    CHECK(request->error.code == Code::stopping);
-  }
-  CHECK(core.client->active() == 0);
+  check_stopped(core, requests);
   CHECK(core.reactor->drain(1'000'000'000));
 }
 
@@ -304,11 +287,7 @@ TEST_CASE("counters tell what requests cost: throttling, retries, bytes of what 
     return reply;
   });
   HttpCore core;
-  HttpCore::Waited request;
-  request.expected_version = "\"one\"";
-  core.begin_range(request, server, 0, 65536);
-  core.wait(request);
-  check_bytes(request);
+  check_bytes(*core.ask(server, 0, 65536));
   const OriginCounters& counters = core.counters;
   CHECK(counters.requests == 3);
   CHECK(counters.retries == 2);
@@ -320,24 +299,10 @@ TEST_CASE("counters tell what requests cost: throttling, retries, bytes of what 
 }
 
 TEST_CASE("what nobody waits for lets others go first") {
-  std::vector<uint64_t> order;
-  std::mutex mutex;
-  HttpServer server([&](const ServerRequest& request) {
-    uint64_t first = 0;
-    uint64_t last = 0;
-    request.range(&first, &last);
-    const std::lock_guard lock(mutex);
-    order.push_back(first / 65536);
-    return range_reply(request);
-  });
+  OrderedServer ordered(HttpCore::range_bytes);
   HttpCore core({.connections_max = 1});
-  std::vector<std::unique_ptr<HttpCore::Waited>> requests;
-  for (unsigned i = 0; i < 6; ++i) {
-    requests.push_back(std::make_unique<HttpCore::Waited>());
-    requests.back()->expected_version = "\"one\"";
-    requests.back()->background = i < 4;
-    core.begin_range(*requests.back(), server, i * 65536, 65536);
-  }
-  for (const auto& request : requests) core.wait(*request);
-  CHECK(order == std::vector<uint64_t>{0, 4, 5, 1, 2, 3});
+  HttpCore::Requests requests;
+  for (unsigned i = 0; i < 6; ++i) core.begin_next(requests, ordered.server, i < 4);
+  core.wait_all(requests);
+  CHECK(ordered.order() == std::vector<uint64_t>{0, 4, 5, 1, 2, 3});
 }

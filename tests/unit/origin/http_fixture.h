@@ -193,6 +193,27 @@ inline ServerReply range_reply(const ServerRequest& request, std::string_view he
                     pattern(first, last - first + 1));
 }
 
+// The server of range_reply that writes down which ranges it was asked for.
+class OrderedServer {
+  std::mutex mutex_;
+  std::vector<uint64_t> order_;
+
+ public:
+  explicit OrderedServer(uint32_t range_bytes)
+      : server([this, range_bytes](const ServerRequest& request) {
+          uint64_t first = 0;
+          uint64_t last = 0;
+          request.range(&first, &last);
+          const std::lock_guard lock(mutex_);
+          order_.push_back(first / range_bytes);
+          return range_reply(request);
+        }) {}
+  // Numbers of ranges, when all have been answered.
+  const std::vector<uint64_t>& order() const { return order_; }
+
+  HttpServer server;  // last: its threads use the rest
+};
+
 inline std::unique_ptr<Reactor> make_reactor() {
   constexpr unsigned cqes = 4096;
   auto ring = create_uring({.sqes = 256, .cqes = cqes});
@@ -233,12 +254,46 @@ class HttpCore {
     while (request.times_done == 0) reactor->turn(true);
   }
 
+  // Several ranges of 64 KiB of the version that range_reply has.
+  using Requests = std::vector<std::unique_ptr<Waited>>;
+  static constexpr uint32_t range_bytes = 65536;
+  // The range behind those that are there.
+  Waited& begin_next(Requests& requests, const HttpServer& server, bool background = false) {
+    const uint64_t offset = requests.size() * range_bytes;
+    Waited& request = *requests.emplace_back(std::make_unique<Waited>());
+    request.expected_version = "\"one\"";
+    request.background = background;
+    begin_range(request, server, offset, range_bytes);
+    return request;
+  }
+  void wait_all(const Requests& requests) {
+    for (const auto& request : requests) wait(*request);
+  }
+  // One range, to its end.
+  std::unique_ptr<Waited> ask(const HttpServer& server, uint64_t offset, uint32_t bytes) {
+    auto request = std::make_unique<Waited>();
+    request->expected_version = "\"one\"";
+    begin_range(*request, server, offset, bytes);
+    wait(*request);
+    return request;
+  }
+
   const HttpOptions options;
   OriginCounters counters;
   std::atomic<unsigned> in_flight{0};
   std::unique_ptr<Reactor> reactor;
   std::unique_ptr<HttpClient> client;
 };
+
+// Whatever was in flight has ended, and nothing is counted any more.
+inline void check_stopped(const HttpCore& core, const HttpCore::Requests& requests) {
+  for (const auto& request : requests) {
+    REQUIRE(request->times_done == 1);
+    CHECK(request->error.code == Code::stopping);
+  }
+  CHECK(core.client->active() == 0);
+  CHECK(core.in_flight == 0);
+}
 
 inline void check_bytes(const HttpCore::Waited& request) {
   REQUIRE(request.times_done == 1);

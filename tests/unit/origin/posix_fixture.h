@@ -72,11 +72,13 @@ class Machine {
  public:
   static constexpr unsigned cqes = 4096;
 
-  explicit Machine(const std::string& root, uint64_t young_ns = 1, unsigned blocking_threads = 2) {
+  explicit Machine(const std::string& root, uint64_t young_ns = 1, unsigned blocking_threads = 2,
+                   uint64_t bandwidth_bytes = 0) {
     auto ring = create_uring({.sqes = 256, .cqes = cqes});
     require(ring.has_value(), "create_uring");
     reactor = std::make_unique<Reactor>(std::move(*ring), ReactorOptions{.cqes = cqes});
-    auto created = create_posix_origin({.root = root, .blocking_threads = blocking_threads, .young_ns = young_ns});
+    auto created = create_posix_origin(
+        {.root = root, .blocking_threads = blocking_threads, .young_ns = young_ns, .bandwidth_bytes = bandwidth_bytes});
     require(created.has_value(), "create_posix_origin");
     origin = std::move(*created);
   }
@@ -118,6 +120,11 @@ class Machine {
     std::string bytes;
   };
   std::unique_ptr<Bytes> read(const OpenCall& opened, ReadOptions options) {
+    std::unique_ptr<Bytes> read = begin_read(opened, options);
+    wait(read->call);
+    return read;
+  }
+  std::unique_ptr<Bytes> begin_read(const OpenCall& opened, ReadOptions options) {
     auto read = std::make_unique<Bytes>();
     read->bytes.assign(options.bytes, '\xee');
     read->call.version = opened.info.version;
@@ -126,7 +133,6 @@ class Machine {
     read->call.bytes = options.bytes;
     read->call.to = reinterpret_cast<std::byte*>(read->bytes.data());
     origin->begin_read(*reactor, read->call);
-    wait(read->call);
     return read;
   }
   void close(OpenCall& opened) {

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/config.h"
 #include "base/limits.h"
 #include "unit/origin/posix_fixture.h"
 
@@ -54,6 +55,54 @@ TEST_CASE("bytes at any offset, of any length") {
     CHECK(read->call.times_done == 1);
     CHECK(!read->call.young);
     CHECK(read->bytes == bytes.substr(range.offset, range.bytes));
+  }
+  machine.close(*opened);
+}
+
+TEST_CASE("origin.bandwidth: reads wait for it, a new limit reaches those that wait, and stop ends them") {
+  constexpr uint64_t s_ns = 1'000'000'000;
+  const Tree tree;
+  const std::string bytes = pattern(300'000);
+  tree.write("file", bytes);
+  Machine machine(tree.path(), 1, 2, 500'000);
+  const auto opened = machine.open("file");
+  REQUIRE(!opened->failed);
+  using Reads = std::vector<std::unique_ptr<Machine::Bytes>>;
+  const auto begin_all = [&] {
+    Reads reads;
+    for (uint64_t i = 0; i < 3; ++i) reads.push_back(machine.begin_read(*opened, {i * 100'000, 100'000}));
+    return reads;
+  };
+  const auto finish_all = [&](const Reads& reads) {
+    for (uint64_t i = 0; i < 3; ++i) {
+      machine.wait(reads[i]->call);
+      CHECK(!reads[i]->call.failed);
+      CHECK(reads[i]->bytes == bytes.substr(i * 100'000, 100'000));
+    }
+  };
+  const uint64_t begun_ns = machine.reactor->ring().now_ns();
+  finish_all(begin_all());
+  // The third is begun when the two before it are paid, less a burst of a tenth of a second.
+  CHECK(machine.reactor->ring().now_ns() - begun_ns >= 3 * s_ns / 10);
+
+  OriginConfig config = Config().origin;
+  config.bandwidth_bytes = 1000;  // each is worth minutes
+  machine.origin->set_limits(config);
+  const Reads waiting = begin_all();
+  machine.wait(waiting[0]->call);
+  CHECK(waiting[2]->call.times_done == 0);
+  config.bandwidth_bytes = 0;
+  machine.origin->set_limits(config);
+  finish_all(waiting);
+
+  config.bandwidth_bytes = 1000;
+  machine.origin->set_limits(config);
+  const Reads ended = begin_all();
+  machine.wait(ended[0]->call);
+  machine.origin->stop();
+  for (uint64_t i = 1; i < 3; ++i) {
+    machine.wait(ended[i]->call);
+    CHECK(ended[i]->call.error.code == Code::stopping);
   }
   machine.close(*opened);
 }
