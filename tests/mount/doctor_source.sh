@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What `doctor SOURCE` says of buckets and web servers: nothing against a good one, and for each thing that can be wrong one
-# line that names it, with the remedy, and exit 3.
+# line that names it, with the remedy, and exit 3. And of the volumes of a file, each with its own endpoint, credentials and
+# certificates, by name or all of them.
 TEST_DEADLINE_S=180
 source "$(dirname -- "$0")/lib.sh"
 source "$(dirname -- "$0")/remote_lib.sh"
@@ -93,6 +94,64 @@ check_web() {
   expect_finding connect missing 'cannot reach' "http://127.0.0.1:$(free_port)/"
 }
 
+# has_line PATTERN: in what the last doctor said.
+has_line() { grep -qE -- "$1" "$MOUNT_TMP/output" || fail "no line /$1/: $(<"$MOUNT_TMP/output")"; }
+
+check_configured() {
+  local file=$MOUNT_TMP/volumes.toml
+  cat >"$file" <<TOML
+[[volume]]
+name = "secure"
+source = "s3://blobs"
+mountpoint = "$MOUNT_TMP/secure"
+index = "on"
+revalidate = "never"
+  [volume.s3]
+  endpoint = "$S3_ENDPOINT_TLS"
+  ca_file = "$S3_CA_FILE"
+  credentials = "$MOUNT_TMP/keys"
+[[volume]]
+name = "stranger"
+source = "s3://blobs/deep"
+mountpoint = "$MOUNT_TMP/stranger"
+  [volume.s3]
+  endpoint = "$S3_ENDPOINT"
+  credentials = "$MOUNT_TMP/wrong"
+[[volume]]
+name = "web"
+source = "http://127.0.0.1:$PORT/good/"
+mountpoint = "$MOUNT_TMP/web"
+[[volume]]
+name = "folder"
+source = "$tree"
+mountpoint = "$MOUNT_TMP/folder"
+TOML
+  local cache=(--cache-dir="$MOUNT_TMP/doctor-cache")
+  # All of them, the good and the bad.
+  expect_status 3 "$BLOBCACHE" doctor --config="$file" "${cache[@]}"
+  has_line "^source +ok +secure: s3://blobs answers"
+  has_line '^read +ok +secure: .*deep/er/file'
+  has_line '^credentials +missing +stranger: .*secret is wrong.*: correct the access key'
+  has_line '^read +ok +web: .*deep/er/file'
+  has_line "^source +ok +folder: $tree answers"
+  [[ $(grep -cE '^[^ ]+ +missing ' "$MOUNT_TMP/output") == 1 ]] || fail "more is missing: $(<"$MOUNT_TMP/output")"
+  # One of them by its name; that another one is bad is not asked.
+  expect_status 0 "$BLOBCACHE" doctor --config="$file" "${cache[@]}" secure
+  has_line '^listing +ok +secure: 2 names'
+  ! grep -qE 'stranger|web:|folder' "$MOUNT_TMP/output" || fail "others were asked: $(<"$MOUNT_TMP/output")"
+  expect_status 3 "$BLOBCACHE" doctor --config="$file" "${cache[@]}" stranger
+  has_line '^credentials +missing +stranger: '
+  # An option stands above the file, here too.
+  expect_status 0 "$BLOBCACHE" doctor --config="$file" "${cache[@]}" secure -o origin.retries=1
+  expect_refusal 2 'has no volume nobody; it has: secure, stranger, web, folder' \
+    "$BLOBCACHE" doctor --config="$file" nobody
+  # A source that was given is asked with the options, not with what the file says of others.
+  expect_finding read ok 'deep/er/file' --config="$file" "http://127.0.0.1:$PORT/good/"
+  printf '[[volume]]\nname = "secure"\nsuorce = "s3://blobs"\n' >"$file"
+  expect_status 3 "$BLOBCACHE" doctor --config="$file" "${cache[@]}"
+  has_line '^config +missing +.*volumes.toml.*suorce.*: correct it'
+}
+
 mkdir -p "$tree/deep/er"
 printf 'nine more' >"$tree/deep/er/file"
 printf '' >"$tree/deep/er/empty"
@@ -105,3 +164,4 @@ start_nginx
 check_bucket
 check_answers
 check_web
+check_configured
