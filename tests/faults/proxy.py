@@ -19,6 +19,7 @@ Faults are for answers to GETs of objects (ranged, or without a query), with all
     hang=K             each K-th answer never comes
     wrong_range=K      each K-th answer is the range that follows the one asked for, and says so
     wrong_label=K      each K-th answer is that other range under the name of the one asked for, with its ETag changed
+    stop=K             each K-th answer stops for ever, in turn before its first byte and in the middle of its body
     stall=N            each answer stops after N bytes of its body until it is told to go on
     flip=K             each K-th answer has one bit of its body turned
     html=K             each K-th answer is an error page with status 200
@@ -162,6 +163,10 @@ class Proxy:
             for i in range(len(whole)):
                 await self.send(writer, whole[i:i + 1])
                 await take_time(0.05)
+        if is_turn('stop'):
+            if number // self.number('stop') % 2 == 0:
+                await self.send(writer, whole[:len(answer) + len(body) // 2])
+            await asyncio.Event().wait()
         stall = self.number('stall')
         if stall and len(body) > stall:
             verdict = self.verdict
