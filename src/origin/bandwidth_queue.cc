@@ -64,6 +64,11 @@ void BandwidthQueue::give_turns() {
   }
 }
 
+void BandwidthQueue::leave(BandwidthWaiter& waiter) {
+  waiter.unlink();
+  if (readers_.empty() && background_.empty()) stop();
+}
+
 void BandwidthQueue::stop() {
   if (timer_.armed()) options_.home.cancel(timer_);
 }

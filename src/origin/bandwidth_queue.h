@@ -1,7 +1,6 @@
 // BandwidthQueue: those of one core who wait until an origin's bandwidth has room for them.
 //   Owner     whoever sends their requests.   Thread  the reactor's
-//   Lifetime  a waiter is the caller's and lives until its turn or until it is unlinked, which it may be at any time;
-//             stop() before the end, then pop_front() until none is left
+//   Lifetime  a waiter is the caller's and lives until its turn or until it leaves; nobody waits when the queue ends
 //   Order     readers first, one of four from those whom nobody waits for; in each the first come
 #pragma once
 
@@ -32,6 +31,8 @@ class BandwidthQueue {
 
   // True: the bytes are taken. False: it waits, and on_turn will tell.
   bool take(BandwidthWaiter& waiter, uint32_t bytes, bool background);
+  // It wants nothing any more. It may be in another list.
+  void leave(BandwidthWaiter& waiter);
   // No turn comes any more.
   void stop();
   // Null: nobody waits.
@@ -50,7 +51,7 @@ class BandwidthQueue {
   List<BandwidthWaiter> background_;
   unsigned readers_in_a_row_ = 0;
   bool giving_ = false;
-  TurnTimer timer_;  // armed while anybody waits and no turns are being given
+  TurnTimer timer_;  // armed exactly while somebody waits and no turns are being given
 };
 
 }  // namespace blobcache

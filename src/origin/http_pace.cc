@@ -60,7 +60,8 @@ void HttpClient::settle_bandwidth(HttpRequest& request) {
 
 // No second attempt is wanted, or one of the two is over.
 void HttpClient::settle_hedge(HttpRequest& request) {
-  if (request.linked()) request.unlink();  // of stalled_, or of those who wait for bandwidth
+  // In stalled_, or among those who wait for bandwidth.
+  if (request.linked()) bandwidth_queue_ ? bandwidth_queue_->leave(request) : request.unlink();
   if (const uint32_t bytes = std::exchange(request.hedge_bandwidth_bytes_taken, 0); bytes > 0) {
     options_.bandwidth->give_back(bytes);
   }

@@ -40,25 +40,15 @@ for number in range(64):
 PYTHON
 }
 
-peak_kib() {
-  awk '/^(VmHWM|HugetlbPages):/ { sum += $2 } END { print sum }' "/proc/$DAEMON_PID/status"
-}
-
 check() {
-  local number readers=() peak
+  local number readers=()
   start_mount "$URL" "$mnt"
   for ((number = 0; number < 64; ++number)); do
     cmp -n $((READ_MIB << 20)) "$tree/$number" "$mnt/$number" &
     readers+=($!)
   done
   for number in "${!readers[@]}"; do wait "${readers[number]}" || fail "file $number has wrong bytes"; done
-  peak=$(peak_kib)
-  say "peak $((peak / 1024)) MiB of $limit_mib MiB"
-  if ((MOUNT_TIME_FACTOR > 1)); then
-    not_tested "the peak of memory" "a sanitizer's own memory counts in it"
-    peak=0
-  fi
-  ((peak <= limit_mib * 1024 * 105 / 100)) || fail "the daemon used $peak KiB of $limit_mib MiB"
+  expect_peak_within "$limit_mib"
   stop_mount "$mnt"
 }
 

@@ -147,6 +147,23 @@ start_mount() {
   DAEMON_PID=$(daemon_pid "$mountpoint") || fail "no daemon for $mountpoint"
 }
 
+# peak_mib: the most that the daemon held so far; huge pages are counted apart by the kernel, and never peak lower.
+peak_mib() {
+  awk '/^(VmHWM|HugetlbPages):/ { sum += $2 } END { print int(sum / 1024) }' "/proc/$DAEMON_PID/status"
+}
+
+# expect_peak_within MIB: what `memory.limit` promises, and a twentieth.
+expect_peak_within() {
+  local peak
+  peak=$(peak_mib)
+  say "peak $peak MiB of $1 MiB"
+  if ((MOUNT_TIME_FACTOR > 1)); then
+    not_tested "the peak of memory" "a sanitizer's own memory counts in it"
+  elif ((peak > $1 * 105 / 100)); then
+    fail "the daemon used $peak MiB of $1 MiB"
+  fi
+}
+
 # other_holders MOUNTPOINT: what was started in a mount namespace of its own while the mount was there has a copy of it,
 # which keeps the daemon. Named, because it looks like a daemon that hangs.
 other_holders() {

@@ -17,14 +17,9 @@ for number in $(seq 1 3000); do
 done
 "$PYTHON" "$MOUNT_TESTS/tree_manifest.py" "$source_dir" >"$MOUNT_TMP/wanted"
 
-# peak_kib: the most that the daemon held so far; huge pages are counted apart by the kernel, and never peak lower.
-peak_kib() {
-  awk '/^(VmHWM|HugetlbPages):/ { sum += $2 } END { print sum }' "/proc/$DAEMON_PID/status"
-}
-
 check() {
   start_mount "$source_dir" "$mnt"
-  local reader readers=() peak
+  local reader readers=()
   expect_manifest "$MOUNT_TMP/wanted" "$mnt"
   for reader in 1 2 3 4 5 6 7 8; do
     cmp "$source_dir/big-$reader" "$mnt/big-$reader" &
@@ -34,13 +29,7 @@ check() {
     wait "$reader" || fail "wrong bytes"
   done
   expect_manifest "$MOUNT_TMP/wanted" "$mnt"
-  peak=$(peak_kib)
-  say "peak $((peak / 1024)) MiB of $limit_mib MiB"
-  if ((MOUNT_TIME_FACTOR > 1)); then
-    not_tested "the peak of memory" "a sanitizer's own memory counts in it"
-    peak=0
-  fi
-  ((peak <= limit_mib * 1024 * 105 / 100)) || fail "the daemon used $peak KiB of $limit_mib MiB"
+  expect_peak_within "$limit_mib"
   stop_mount "$mnt"
 }
 with_each_mode check

@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "origin/bandwidth.h"
+#include "origin/bandwidth_queue.h"
 #include "unit/origin/http_fixture.h"
 
 using namespace blobcache_test;
@@ -30,6 +31,25 @@ TEST_CASE("a bucket that is not in debt gives all of a range, and then nothing u
   CHECK(bandwidth.try_take(1, paid_ns) == paid_ns + s_ns);
   bandwidth.give_back(500);
   CHECK(bandwidth.try_take(1, paid_ns) == paid_ns + s_ns / 2);
+}
+
+TEST_CASE("a queue that the last one has left waits for nothing") {
+  const std::unique_ptr<Reactor> reactor = make_reactor();
+  Bandwidth bandwidth(1);
+  REQUIRE(bandwidth.try_take(1000, reactor->ring().now_ns()) == 0);
+  {
+    BandwidthQueue queue({.home = *reactor,
+                          .bandwidth = bandwidth,
+                          .on_turn = [](BandwidthWaiter&, void*) { CHECK(false); },
+                          .context = nullptr});
+    BandwidthWaiter reader;
+    BandwidthWaiter other;
+    CHECK(!queue.take(reader, 1, false));
+    CHECK(!queue.take(other, 1, true));
+    queue.leave(reader);
+    queue.leave(other);
+  }  // an armed timer would end the program here
+  CHECK(bandwidth.try_take(1, reactor->ring().now_ns()) != 0);
 }
 
 TEST_CASE("over a minute of ranges of any size the rate holds") {
