@@ -208,6 +208,31 @@ bool HttpClient::check_body(HttpAttempt& attempt) {
   return true;
 }
 
+namespace {
+
+// Behind the bytes_done that are there.
+void place_bytes(const HttpRequest& request, std::string_view bytes) {
+  if (request.pieces.empty()) {
+    std::memcpy(request.to + request.bytes_done, bytes.data(), bytes.size());
+    return;
+  }
+  size_t skip = request.bytes_done;
+  for (const ReadPiece& piece : request.pieces) {
+    if (bytes.empty()) return;
+    if (skip >= piece.bytes) {
+      skip -= piece.bytes;
+      continue;
+    }
+    const size_t here = std::min(bytes.size(), piece.bytes - skip);
+    std::memcpy(piece.to + skip, bytes.data(), here);
+    bytes.remove_prefix(here);
+    skip = 0;
+  }
+  BC_ASSERT(bytes.empty());  // the pieces are `bytes` in all
+}
+
+}  // namespace
+
 // The next bytes of a range. False: it ends here.
 bool HttpClient::take_bytes(HttpAttempt& attempt, const char* bytes, size_t length) {
   HttpRequest& request = *attempt.request;
@@ -233,7 +258,7 @@ bool HttpClient::take_bytes(HttpAttempt& attempt, const char* bytes, size_t leng
             : nullptr;
   }
   if (request.checksum != nullptr) request.checksum->add(bytes, length);
-  std::memcpy(request.to + request.bytes_done, bytes, length);
+  place_bytes(request, {bytes, length});
   request.bytes_done += static_cast<uint32_t>(length);
   // Without a length nothing is known of what is still to come: nobody is told of it early. Nor of what can be verified.
   if (request.on_bytes != nullptr && request.checksum == nullptr && !request.has_news &&

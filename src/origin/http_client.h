@@ -32,7 +32,7 @@
 #include "origin/checksum.h"
 #include "origin/curl_loop.h"
 #include "origin/http_attempt.h"
-#include "origin/origin_counters.h"
+#include "origin/origin.h"
 #include "ring/reactor.h"
 
 namespace blobcache {
@@ -68,7 +68,8 @@ struct HttpRequest : BandwidthWaiter {
   std::string
       expected_version;     // "" or the ETag (strong or weak) or "@" and the Last-Modified that an answer must have
   std::byte* to = nullptr;  // null: the body is kept in `body`
-  uint64_t offset = 0;      // with `to`
+  std::span<const ReadPiece> pieces;  // as ReadCall::pieces
+  uint64_t offset = 0;                // with `to`
   uint32_t bytes = 0;
   // With `to`: `bytes` are all of the object. It is asked for without a range, and verified where the server offers a
   // checksum; then nobody is told of it early.

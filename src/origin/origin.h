@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -86,6 +87,12 @@ struct OpenCall : OriginCall, PosixOpening {
   int fd = -1;                // out: the caller's to close through Origin::close; -1: this origin needs none
 };
 
+// A place for a part of a range.
+struct ReadPiece {
+  std::byte* to = nullptr;
+  uint32_t bytes = 0;
+};
+
 struct ReadCall : OriginCall, PosixOpening {
   // in
   std::string key;
@@ -96,6 +103,9 @@ struct ReadCall : OriginCall, PosixOpening {
   uint32_t bytes = 0;         // to read; the file has at least offset + bytes in the version asked for
   uint64_t object_bytes = 0;  // all of that version; 0: not known
   std::byte* to = nullptr;
+  // The places that the bytes go to one after the other, instead of `to`, which is the first of them; `bytes` in all. For
+  // origins that scatter. Empty: there is one.
+  std::span<const ReadPiece> pieces;
   int buffer_index = -1;    // registered buffer that `to` lies in; -1: none
   bool background = false;  // nobody waits for it: may take longer, must not hold up the core
   // May be null. The first `bytes_done` bytes have come: of the version asked for, and not written to again, however the call
@@ -160,6 +170,8 @@ class Origin {
   virtual void set_limits(const OriginConfig&) {}
   // What is begun beyond origin.connections waits in the origin, what readers wait for first.
   virtual bool keeps_connections_max() const { return false; }
+  // A request costs so much that one is worth it for places that do not lie together (ReadCall::pieces).
+  virtual bool scatters() const { return false; }
   const OriginCounters& counters() const { return counters_; }
 
  protected:

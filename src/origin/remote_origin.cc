@@ -218,6 +218,7 @@ void RemoteOrigin::begin_read(Reactor& home, ReadCall& call) {
   address_read(call, job->request);
   job->request.expected_version = call.version.view();
   job->request.to = call.to;
+  job->request.pieces = call.pieces;
   job->request.offset = call.offset;
   job->request.bytes = call.bytes;
   job->request.context = job;

@@ -118,6 +118,7 @@ class RemoteOrigin : public Origin {
   void stop() override;
   bool join(unsigned patience_ms) override;
   bool keeps_connections_max() const override { return true; }
+  bool scatters() const override { return true; }
   void set_limits(const OriginConfig& config) override;
 
  protected:

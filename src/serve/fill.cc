@@ -12,12 +12,17 @@
 // What came from the origin is written to disk behind the reply: from the frame, in one write a run, while the run's last
 // block is still ours alone (own files), or once all of it is there (packed objects).
 //
+// Adjacent frames of one reader that a server has to fill are asked for by one request (Load::joined): the first load makes
+// it and has a place in the lane, and the others end with it. A whole small object comes by one request so, and can be
+// compared with the checksum that its server offers.
+//
 // A request that finds no load or no frame free waits in room_waiters_ for whatever ends next. A timer wakes it too: in the
 // next turn at first, because frames evicted in this turn are free in the next, then less and less often, for room that
 // another core makes.
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <utility>
 
 #include "base/log.h"
 #include "serve/volume_server.h"
@@ -39,12 +44,14 @@ unsigned VolumeServer::begin_prefetch_loads(Plan& plan, Handle& handle, List<Loa
 
 unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor& purpose) {
   unsigned count = 0;
+  Load* begun[Plan::spans_max];
   for (unsigned i = 0; i < plan.span_count; ++i) {
     Plan::Span& span = plan.spans[i];
     if (span.blocks_to_load == 0) continue;
     Load* load = loads_.try_acquire();
     BC_ASSERT(load != nullptr);  // loads_available() was asked in this turn; prefetch counts its own
-    ++count;
+    begun[count++] = load;
+    load->joined = nullptr;
     load->server = this;
     load->request = purpose.request;
     load->request_id = purpose.request == nullptr ? 0 : purpose.request->trail.id;
@@ -63,11 +70,15 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor
     load->past_disk = purpose.past_disk;
     load->abandoned = false;
     load->call.on_done = &VolumeServer::on_load_done;
-    load->call.on_bytes = handle.cacheable ? &VolumeServer::on_load_bytes : nullptr;
     load->call.key = handle.key;
     load->call.version = handle.version;
     load->call.object_bytes = handle.object_bytes;
     volume().handles.reference(handle);
+  }
+  const std::span<Load*> loads(begun, count);
+  if (purpose.held == nullptr) join_loads(loads);
+  for (Load* load : loads) {
+    if (load == nullptr) continue;  // joined
     if (purpose.held != nullptr) {
       purpose.held->push_back(*load);
     } else {
@@ -75,6 +86,36 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor
     }
   }
   return count;
+}
+
+bool VolumeServer::comes_whole_from_origin(Load& load) {
+  choose_run(load);
+  return !load.from_disk && load.blocks_in_run == load.blocks_left && run_bytes(load) <= limits::block_bytes;
+}
+
+// Those that are joined to another leave the array.
+void VolumeServer::join_loads(std::span<Load*> loads) {
+  if (!volume().origin->scatters()) return;
+  Load* last = nullptr;
+  for (Load*& load : loads) {
+    const bool whole = comes_whole_from_origin(*load);
+    const bool next = whole && last != nullptr && last->frame_offset + limits::block_bytes == load->frame_offset;
+    Load* const before = last;
+    last = whole ? load : nullptr;
+    if (!next) continue;
+    before->joined = load;
+    load = nullptr;
+  }
+}
+
+// They waited, and some of what they load is on disk by now: each goes on by itself.
+void VolumeServer::part_loads(Load& load) {
+  Load* next = std::exchange(load.joined, nullptr);
+  while (next != nullptr) {
+    Load& parted = *next;
+    next = std::exchange(parted.joined, nullptr);
+    continue_load(parted);
+  }
 }
 
 // Adjacent blocks that come from the same place: from disk where they are valid there, else from the origin.
@@ -88,6 +129,9 @@ void VolumeServer::choose_run(Load& load) {
 }
 
 void VolumeServer::continue_load(Load& load) {
+  bool stays = true;
+  for (Load* each = load.joined; each != nullptr && stays; each = each->joined) stays = comes_whole_from_origin(*each);
+  if (load.joined != nullptr && !(stays && comes_whole_from_origin(load))) part_loads(load);
   choose_run(load);
   LoadLane& lane = lane_of(load);
   if (lane.running >= lane.running_max) return lane.queued.push_back(load);
@@ -126,6 +170,20 @@ void VolumeServer::start_origin_run(Load& load) {
   load.call.offset = load.frame_offset + first * limits::block_bytes;
   load.call.bytes = static_cast<uint32_t>(run_bytes(load));
   load.call.to = volume().memory->frame_bytes(*load.frame) + first * limits::block_bytes;
+  load.call.pieces = {};
+  // Of joined loads each is one block, which is its run's last.
+  load.call.on_bytes = load.handle->cacheable && load.joined == nullptr ? &VolumeServer::on_load_bytes : nullptr;
+  if (load.joined != nullptr) {
+    unsigned count = 0;
+    load.pieces[count++] = {.to = load.call.to, .bytes = load.call.bytes};
+    for (const Load* each = load.joined; each != nullptr; each = each->joined) {
+      const ReadPiece piece{.to = volume().memory->frame_bytes(*each->frame),
+                            .bytes = static_cast<uint32_t>(run_bytes(*each))};
+      load.call.bytes += piece.bytes;
+      load.pieces[count++] = piece;
+    }
+    load.call.pieces = {load.pieces, count};
+  }
   load.call.buffer_index =
       options_.registered_buffers ? static_cast<int>(volume().memory->buffer_index(*load.frame)) : -1;
   volume().origin->begin_read(reactor(), load.call);
@@ -170,33 +228,49 @@ void VolumeServer::keep_origin_file(Handle& handle, int fd) {
   volume().origin->close(reactor(), fd);
 }
 
-void VolumeServer::on_load_done(OriginCall& call) {
-  Load& load = *static_cast<Load::LoadCall&>(call).load;
-  VolumeServer& self = *load.server;
-  self.keep_origin_file(*load.handle, load.call.fd);
-  const uint64_t left = load.blocks_in_run & load.blocks_left;
-  BC_ASSERT(left != 0);
+void VolumeServer::on_load_done(OriginCall& base) {
+  const auto& call = static_cast<Load::LoadCall&>(base);
+  Load& first = *call.load;
+  VolumeServer& self = *first.server;
+  self.keep_origin_file(*first.handle, call.fd);
   if (call.failed) {
-    const uint64_t delivered = load.blocks_in_run & ~left;
     self.counters_.add_error(ErrorPlace::load, call.error.code);
-    self.counters_.origin_bytes.add(static_cast<unsigned>(std::popcount(delivered)) * limits::block_bytes);
-    // Who broke the protocol (an answer longer or shorter than it says) is not believed in what came before either.
-    if (call.error.code != Code::protocol) self.write_behind(load, delivered);
-    // What was not tried fails with what was.
-    const uint64_t failing = load.blocks_left;
-    load.blocks_left = 0;
-    self.note_tier(load, Tier::origin);
-    self.volume().memory->finish_load(self.reactor(), *load.frame, failing,
-                                      {.error = call.error, .source = static_cast<uint8_t>(Tier::origin)});
   } else {
     self.counters_.origin_reads.add(1);
-    self.counters_.origin_bytes.add(load.call.bytes);
-    if (load.prefetch) self.counters_.prefetch_bytes[static_cast<unsigned>(Tier::origin)].add(load.call.bytes);
-    self.write_behind(load, load.blocks_in_run);
-    self.deliver(load, left);
-    self.write_behind_packed(load);
   }
-  self.end_run(load);
+  for (Load* load = &first; load != nullptr; load = load->joined) self.finish_origin_run(*load, call);
+  if (!call.failed) self.write_behind_packed(first);
+  Load* next = std::exchange(first.joined, nullptr);
+  while (next != nullptr) {
+    Load& ended = *next;
+    next = std::exchange(ended.joined, nullptr);
+    self.end_load(ended);
+  }
+  self.end_run(first);
+}
+
+// What the call that is over means for one of the loads that it was made for.
+void VolumeServer::finish_origin_run(Load& load, const ReadCall& call) {
+  load.call.young = call.young;
+  const uint64_t left = load.blocks_in_run & load.blocks_left;
+  BC_ASSERT(left != 0);
+  if (!call.failed) {
+    const uint64_t bytes = run_bytes(load);
+    counters_.origin_bytes.add(bytes);
+    if (load.prefetch) counters_.prefetch_bytes[static_cast<unsigned>(Tier::origin)].add(bytes);
+    write_behind(load, load.blocks_in_run);
+    deliver(load, left);
+    return;
+  }
+  const uint64_t delivered = load.blocks_in_run & ~left;
+  counters_.origin_bytes.add(static_cast<unsigned>(std::popcount(delivered)) * limits::block_bytes);
+  // Who broke the protocol (an answer longer or shorter than it says) is not believed in what came before either.
+  if (call.error.code != Code::protocol) write_behind(load, delivered);
+  // What was not tried fails with what was.
+  const uint64_t failing = std::exchange(load.blocks_left, 0);
+  note_tier(load, Tier::origin);
+  volume().memory->finish_load(reactor(), *load.frame, failing,
+                               {.error = call.error, .source = static_cast<uint8_t>(Tier::origin)});
 }
 
 void VolumeServer::end_load(Load& load) {

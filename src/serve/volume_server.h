@@ -56,6 +56,9 @@ struct Load : ListNode {
   bool prefetch = false;       // nobody asked for it yet
   bool chained = false;        // the read of the run may be canceled by the failure of another
   uint32_t bytes = 0;          // of all blocks it began with
+  // The load of the next frame, whose bytes come by the same request of the origin (fill.cc). Null: none does.
+  Load* joined = nullptr;
+  ReadPiece pieces[Plan::spans_max];  // of that request
 
   // Runs from disk (disk_load.cc). Bits of the frame become bits of the index's chunk by a shift.
   struct Read : Op {
@@ -232,6 +235,9 @@ class VolumeServer final : public fuse::RequestHandler {
     if (load.prefetch) return prefetch_lane_;
     return load.from_disk ? disk_lane_ : origin_lane_;
   }
+  void join_loads(std::span<Load*> loads);
+  bool comes_whole_from_origin(Load& load);
+  void part_loads(Load& load);
   void choose_run(Load& load);
   void continue_load(Load& load);
   void end_run(Load& load);
@@ -240,6 +246,7 @@ class VolumeServer final : public fuse::RequestHandler {
   void deliver(Load& load, uint64_t blocks);
   void write_behind(Load& load, uint64_t blocks);
   void write_behind_packed(Load& load);
+  void finish_origin_run(Load& load, const ReadCall& call);
   void keep_origin_file(Handle& handle, int fd);
   static void on_load_done(OriginCall& call);
   void end_load(Load& load);

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A thousand readers of one block that nobody has yet cost the server one request, and all of them get its bytes.
+# A thousand readers of one block that nobody has yet cost the server one request, and all of them get its bytes. So does
+# one reader of several blocks, and what is there already is not asked for again.
 TEST_DEADLINE_S=140
 source "$(dirname -- "$0")/lib.sh"
 source "$(dirname -- "$0")/remote_lib.sh"
@@ -60,14 +61,39 @@ check() {
   stop_mount "$mnt"
 }
 
+# In memory the blocks lie wherever there was room.
+check_small() {
+  local before
+  faults ""
+  start_mount s3://blobs "$mnt" "${PROXIED[@]}"
+  stat "$mnt/small" >"$MOUNT_TMP/output"
+  before=$(count ranges)
+  dd if="$mnt/small" of="$MOUNT_TMP/block" bs=250000 count=1 iflag=direct status=none
+  cmp "$small" "$MOUNT_TMP/block" || fail "wrong bytes of four blocks in one request"
+  (($(count ranges) == before + 1)) || fail "a file of four blocks took $(($(count ranges) - before)) ranges"
+  # The second block alone, then all of it: the first, and the two behind.
+  before=$(count ranges)
+  dd if="$mnt/other" of="$MOUNT_TMP/block" bs=64k skip=1 count=1 iflag=direct status=none
+  cmp -n 65536 "$MOUNT_TMP/block" <(tail -c +65537 "$small") || fail "wrong bytes of one block"
+  dd if="$mnt/other" of="$MOUNT_TMP/block" bs=250000 count=1 iflag=direct status=none
+  cmp "$small" "$MOUNT_TMP/block" || fail "wrong bytes around a block that was there"
+  (($(count ranges) == before + 3)) || fail "three parts of a file took $(($(count ranges) - before)) ranges"
+  stop_mount "$mnt"
+}
+
 start_s3
 start_proxy "${S3_ENDPOINT##*:}"
 PROXIED=("${S3_OPTIONS[@]:2}" -o "volume.s3.endpoint=http://127.0.0.1:$PROXY_PORT" -o origin.attempt_timeout=60s
   -o volume.revalidate=never -o prefetch.enabled=false)
 head -c $((8 * 1024 * 1024)) /dev/urandom >"$object"
 s3 put blobs object "$object"
+small=$MOUNT_TMP/small
+head -c 250000 /dev/urandom >"$small"
+s3 put blobs small "$small"
+s3 put blobs other "$small"
 mkdir "$connections"
 mount -t fusectl none "$connections" || nothing_tested "one request" "fusectl cannot be mounted, which counts who waits"
 MODE_CORES=2
 with_each_transport check
+with_each_transport check_small
 umount "$connections"
