@@ -434,24 +434,39 @@ Result<void> BlobStore::remove(const BlobId& id, bool pinned_too) {
   if (entry->pinned && !pinned_too) return fail(Code::denied, EPERM);
   if (const Result<void> removed = remove_named(id, *entry); !removed) return removed;
   // Once it was said to be gone it stays away, also after a power cut.
-  if (!sync_folder(entry->disk, id)) return std::unexpected(error_from_errno(errno));
+  for (unsigned i = 0; i < disks_.size(); ++i) {
+    if (!sync_folder(i, id) && errno != ENOENT) return std::unexpected(error_from_errno(errno));
+  }
   return {};
 }
 
+// The copies first: with one of them left behind the next start would find the blob again.
 Result<void> BlobStore::remove_named(const BlobId& id, const Entry& entry) {
   {
     const Guard guard(lock_);
     erase(id);
   }
-  DiskState& disk = *disks_[entry.disk];
-  if (unlinkat(disk.blobs_fd.get(), blob_format::blob_path(id).c_str(), 0) != 0 && errno != ENOENT) {
-    const Error error = error_from_errno(errno);
+  const auto keep = [&](Error error) {
     const Guard guard(lock_);
     insert(id, entry);
     return std::unexpected(error);
+  };
+  for (unsigned i = 0; i < disks_.size(); ++i) {
+    if (i == entry.disk) continue;
+    const uint64_t bytes = bytes_of_file(disks_[i]->blobs_fd.get(), blob_format::blob_path(id));
+    if (const Result<void> dropped = drop_copy(i, id, bytes); !dropped) return keep(dropped.error());
+  }
+  const Result<void> dropped = drop_copy(entry.disk, id, blob_format::file_bytes(entry.bytes));
+  return dropped ? Result<void>() : keep(dropped.error());
+}
+
+Result<void> BlobStore::drop_copy(unsigned disk, const BlobId& id, uint64_t bytes) {
+  DiskState& state = *disks_[disk];
+  if (unlinkat(state.blobs_fd.get(), blob_format::blob_path(id).c_str(), 0) != 0 && errno != ENOENT) {
+    return std::unexpected(error_from_errno(errno));
   }
   const Guard guard(lock_);
-  disk.used_bytes -= std::min(disk.used_bytes, blob_format::file_bytes(entry.bytes));
+  state.used_bytes -= std::min(state.used_bytes, bytes);
   return {};
 }
 

@@ -3,6 +3,7 @@
 //   Thread    any. Blocks on a disk: all but find, list and facts, so never on a core
 //   Limits    limit_bytes a disk (files with their checksums), blobs_max, uploads_max at a time
 //   Invariant what find() knows is on the disk, its name too: put answers after fsync of file and folder
+//   Copies    of a blob that lies on several disks (one was moved here) the first is used; all of them leave together
 //   Leaves    a blob leaves by its time or by remove(), never by eviction; one that does not match its checksums is set aside
 //             (blobs/aside), where nobody finds it, until it is stored again or removed
 #pragma once
@@ -144,6 +145,8 @@ class BlobStore {
   Result<void> remove_named(const BlobId& id, const Entry& entry);
   void set_aside_named(const BlobId& id, unsigned disk, int fd, std::string_view why);
   bool drop_aside(unsigned disk, const BlobId& id);
+  // The file of that name on this disk, the one in the table or a copy, which counts with so many bytes.
+  Result<void> drop_copy(unsigned disk, const BlobId& id, uint64_t bytes);
   // Under lock_.
   bool is_over(const Entry& entry) const;
   const Entry* live(const BlobId& id) const;

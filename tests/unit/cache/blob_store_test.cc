@@ -300,6 +300,43 @@ TEST_CASE("two disks share the room") {
     CHECK((rig.get(id_of(random_bytes(3 * MiB, i))).value_or("an error") == random_bytes(3 * MiB, i)));
 }
 
+TEST_CASE("a blob that lies on two disks leaves both, by command and by its time") {
+  Rig rig;
+  TempFolder second;
+  rig.options.disks.push_back({.path = second.path(), .limit_bytes = 256 * MiB});
+  rig.reopen();
+  const std::string removed = random_bytes(MiB, 1);
+  const std::string expired = random_bytes(MiB, 2);
+  const std::string kept = random_bytes(MiB, 3);
+  REQUIRE(rig.put(removed));
+  REQUIRE(rig.put(expired, {.life = {.ttl_s = 100}}));
+  REQUIRE(rig.put(kept));
+  const uint64_t used_once = rig.store->facts().used_bytes;
+  // As after a disk was moved here: each disk has what the other one has.
+  rig.store.reset();
+  const std::string folders[] = {rig.folder / "blobs", second / "blobs"};
+  for (const std::string& text : {removed, expired, kept}) {
+    const std::string path = "/" + blob_format::blob_path(id_of(text));
+    const unsigned has = fs::exists(folders[0] + path) ? 0 : 1;
+    fs::create_directories(fs::path(folders[1 - has] + path).parent_path());
+    fs::copy_file(folders[has] + path, folders[1 - has] + path);
+  }
+  rig.reopen();
+  CHECK(rig.store->facts().blobs == 3);
+  CHECK(rig.store->facts().used_bytes == 2 * used_once);
+  REQUIRE(rig.store->remove(id_of(removed), false));
+  clock_s += 101;
+  rig.store->expire();
+  for (unsigned start = 0; start < 2; ++start) {
+    CHECK(rig.store->facts().blobs == 1);
+    CHECK(rig.store->facts().used_bytes == 2 * used_once / 3);
+    CHECK(code_of(rig.get(id_of(removed))) == Code::not_found);
+    CHECK(code_of(rig.get(id_of(expired))) == Code::not_found);
+    CHECK((rig.get(id_of(kept)).value_or("an error") == kept));
+    rig.reopen();
+  }
+}
+
 TEST_CASE("uploads are bounded, and so are blobs") {
   Rig rig;
   rig.options.uploads_max = 2;
