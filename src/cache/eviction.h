@@ -7,8 +7,9 @@
 //             detector. No allocation after the constructor. A call for a victim looks at most at looks_max entries
 //   Invariant after insert used_bytes() <= capacity_bytes(): the caller makes room first
 //
-// What stays for other reasons (pins, readers, a file that is armed for passthrough) is the caller's to know: it refuses
-// the victim and is given another. What leaves for other reasons (TTL, a lost block) is taken out by remove.
+// What is pinned is held: it takes of the capacity and is never a victim. What stays for other reasons (readers, a file that is
+// armed for passthrough) is the caller's to know: it refuses the victim and is given another. What leaves for other reasons
+// (TTL, a lost block) is taken out by remove.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +27,7 @@
 namespace blobcache {
 
 struct EvictionEntry {
-  enum class Queue : uint8_t { absent, young, main };
+  enum class Queue : uint8_t { absent, young, main, held };
 
   uint32_t newer = 0;
   uint32_t older = 0;
@@ -112,6 +113,13 @@ class Eviction {
     return entries_[slot].queue == EvictionEntry::Queue::absent ? 0 : entries_[slot].pages * page_bytes;
   }
 
+  // Never a victim from now on, until it is let go: as what is new, with the visits that it had. The slot is not absent; both
+  // say nothing new twice.
+  void hold(uint32_t slot);
+  void let_go(uint32_t slot);
+  bool is_held(uint32_t slot) const { return entries_[slot].queue == EvictionEntry::Queue::held; }
+  uint64_t held_bytes() const { return held_.pages * page_bytes; }
+
   // What a restart should know of what is in the slot: 0 of what nobody read again, or of nothing.
   uint8_t frequency(uint32_t slot) const;
   // Of what was just inserted. frequency: any value.
@@ -150,8 +158,8 @@ class Eviction {
   // Others fill the filesystem, or leave it. Below used_bytes(): the caller shrinks.
   void set_capacity(uint64_t bytes);
   uint64_t capacity_bytes() const { return capacity_pages_ * page_bytes; }
-  uint64_t used_bytes() const { return (young_.pages + main_.pages) * page_bytes; }
-  uint32_t entries_count() const { return young_.count + main_.count; }
+  uint64_t used_bytes() const { return used_pages() * page_bytes; }
+  uint32_t entries_count() const { return young_.count + main_.count + held_.count; }
   const ScanDetector& scans() const { return scans_; }
   // Asserts that queues, entries and sums agree; for tests, takes time in proportion to the entries.
   void verify() const;
@@ -166,6 +174,10 @@ class Eviction {
 
   static uint32_t pages_of(uint64_t bytes);
   EvictionQueue& queue_of(uint32_t slot);
+  uint64_t used_pages() const { return young_.pages + main_.pages + held_.pages; }
+  // What the policy has to give away.
+  uint64_t free_pages() const { return capacity_pages_ - std::min(capacity_pages_, held_.pages); }
+  void tell_scans() { scans_.set_capacity(std::max<uint64_t>(1, free_pages())); }
   void to_front_of_main(uint32_t slot, uint8_t visits);
   uint16_t age() const { return static_cast<uint16_t>(left_young_pages_ / age_step_pages_); }
   uint16_t age_max() const {
@@ -177,6 +189,7 @@ class Eviction {
   uint64_t capacity_pages_;
   EvictionQueue young_;
   EvictionQueue main_;
+  EvictionQueue held_;
   EvictedKeys evicted_;
   uint64_t left_young_pages_ = 0;
   uint64_t age_step_pages_;

@@ -272,6 +272,44 @@ TEST_CASE("a refused victim is passed over and stays; all refused ends the searc
   CHECK(cache.eviction.entries_count() == 0);
 }
 
+TEST_CASE("what is held is no victim however little is left, counts, and leaves like any other once it is let go") {
+  KeyedCache cache(4000, 1000, false);
+  share_hit(cache, numbers(0, 1000));
+  for (uint32_t key = 0; key < 900; ++key) {
+    cache.eviction.hold(key);
+    cache.eviction.hold(key);
+  }
+  CHECK(cache.eviction.held_bytes() == 900 * page);
+  CHECK(cache.eviction.used_bytes() == 1000 * page);
+  cache.pinned.assign(900, true);  // would be refused
+  cache.pinned.resize(4000);
+  share_hit(cache, numbers(1000, 3000));
+  cache.eviction.verify();
+  for (uint32_t key = 0; key < 900; ++key) CHECK(cache.present[key]);
+  CHECK(cache.eviction.used_bytes() == 1000 * page);
+  // What it takes may change, and it may be taken out.
+  cache.eviction.remove(0);
+  cache.present[0] = false;
+  CHECK(cache.eviction.held_bytes() == 899 * page);
+  cache.eviction.grow(1, page);
+  CHECK(cache.eviction.held_bytes() == 900 * page);
+  cache.eviction.shrink(1, page);
+  // A restart tells of it as of what was read again, and does not let it go.
+  CHECK(cache.eviction.frequency(1) >= 4);
+  cache.eviction.restore(1, 4);
+  CHECK(cache.eviction.is_held(1));
+  CHECK_FALSE(cache.shrink_to(0));
+  CHECK(cache.eviction.used_bytes() == 899 * page);
+  for (uint32_t key = 0; key < 900; ++key) {
+    if (cache.present[key]) cache.eviction.let_go(key);
+  }
+  cache.pinned.assign(4000, false);
+  CHECK(cache.eviction.held_bytes() == 0);
+  CHECK(cache.shrink_to(0));
+  CHECK(cache.eviction.entries_count() == 0);
+  cache.eviction.verify();
+}
+
 TEST_CASE("a scan of twice the cache keeps half of it, in fixed and in shuffled order") {
   for (const uint32_t chunks : {2000u, 20'000u, 200'000u}) {
     for (const bool shuffled : {false, true}) {
