@@ -24,7 +24,7 @@ namespace blobcache::disk_format {
 
 static_assert(std::endian::native == std::endian::little);
 
-inline constexpr uint32_t version = 1;
+inline constexpr uint32_t version = 2;
 
 // What an object may be: 32 TiB (origins stop at 5), and for those that lie in a segment the largest chunk.
 inline constexpr uint64_t object_bytes_max = uint64_t{1} << 45;
@@ -107,12 +107,14 @@ enum class RecordType : uint8_t {
   object_removed = 4,   // id
   segment = 5,          // position = number; place = stamp, or 0 while it is being written
   segment_removed = 6,  // position = number
+  pin = 7,              // id, flags (pinned, or not)
 };
-inline constexpr uint8_t record_type_max = 6;
+inline constexpr uint8_t record_type_max = 7;
 
 inline constexpr uint8_t flag_packed = 1;  // place is a segment's number and a page of it, else a FileStamp
 inline constexpr uint8_t flag_whole = 2;   // all blocks are valid
-inline constexpr uint8_t flags_known = flag_packed | flag_whole;
+inline constexpr uint8_t flag_pinned = 4;  // somebody said that it must stay
+inline constexpr uint8_t flags_known = flag_packed | flag_whole | flag_pinned;
 
 struct IndexRecord {
   uint64_t checksum = 0;

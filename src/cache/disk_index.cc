@@ -143,7 +143,7 @@ bool DiskIndex::find(const ObjectId& id, uint64_t position, DiskView* view_out) 
                .confirmed = object.confirmed != 0,
                .whole = object.whole != 0,
                .whole_verified = object.confirmed && object.chunks_verified == chunks,
-               .pinned = object.pins > 0,
+               .pinned = object.pinned != 0,
                .empty = object.valid == 0 && object.chunks == 0,
                .entry = blocks.valid == 0 ? disk_slot_none : entry};
   if (object.packed) {
@@ -307,20 +307,29 @@ void DiskIndex::drop_marks(const ObjectId& id) {
   if (DiskLog* log = disks_[object.disk].log) log->append(record);
 }
 
-Result<void> DiskIndex::pin(const ObjectId& id) {
+Result<void> DiskIndex::set_pinned(const ObjectId& id, bool pinned) {
   const Guard guard(stripes_[stripe_of(id)].lock);
   const uint32_t slot = find_object(id);
   if (slot == disk_slot_none) return fail(Code::not_found);
-  if (objects_[slot].pins == disk_pins_max) return fail(Code::again);
-  objects_[slot].add_pins(1);
+  if ((objects_[slot].pinned != 0) == pinned) return {};
+  mark_pinned(slot, pinned);
+  const Record record{.type = static_cast<uint8_t>(disk_format::RecordType::pin),
+                      .flags = pinned ? disk_format::flag_pinned : uint8_t{0},
+                      .id = {id.words[0], id.words[1]}};
+  if (DiskLog* log = disks_[objects_[slot].disk].log) log->append(record);
   return {};
 }
 
-void DiskIndex::unpin(const ObjectId& id) {
-  const Guard guard(stripes_[stripe_of(id)].lock);
-  const uint32_t slot = find_object(id);
-  BC_ASSERT(slot != disk_slot_none && objects_[slot].pins > 0);
-  objects_[slot].add_pins(-1);
+void DiskIndex::mark_pinned(uint32_t slot, bool pinned) {
+  DiskObject& object = objects_[slot];
+  if ((object.pinned != 0) == pinned) return;
+  object.pinned = pinned ? 1 : 0;
+  if (!object.packed) return;
+  Disk& disk = disks_[object.disk];
+  const Guard guard(disk.lock);
+  Segment* segment = find_segment(disk, disk_format::segment_of(object.place));
+  BC_ASSERT(segment != nullptr && (pinned || segment->pinned > 0));
+  segment->pinned += pinned ? 1 : -1u;
 }
 
 void DiskIndex::unlink_object(uint32_t slot) {
@@ -341,7 +350,7 @@ Result<void> DiskIndex::remove(const ObjectId& id) {
     const Guard guard(stripes_[stripe].lock);
     slot = find_object(id);
     if (slot == disk_slot_none) return fail(Code::not_found);
-    if (objects_[slot].pins > 0) return fail(Code::again);
+    if (objects_[slot].pinned != 0) return fail(Code::again);
     Record record{.type = static_cast<uint8_t>(disk_format::RecordType::object_removed),
                   .id = {id.words[0], id.words[1]}};
     if (DiskLog* log = disks_[objects_[slot].disk].log) log->append(record);

@@ -104,9 +104,9 @@ class DiskIndex {
   // Long. Compares with what was recorded: the same: true, its marks count. Another: false, its marks are dropped.
   // Errors: not_found, invalid (packed: see confirm_segment).
   Result<bool> confirm(const ObjectId& id, disk_format::FileStamp stamp);
-  // A pinned object is not removed. At most 65535 at once: again. Errors: not_found.
-  Result<void> pin(const ObjectId& id);
-  void unpin(const ObjectId& id);
+  // A pinned object is not removed; a second pin is none. For the keeper of its disk, as remove is. Errors: not_found.
+  Result<void> pin(const ObjectId& id) { return set_pinned(id, true); }
+  Result<void> unpin(const ObjectId& id) { return set_pinned(id, false); }
   // Long. Its file may be unlinked once this returned. Errors: not_found, again (pinned).
   Result<void> remove(const ObjectId& id);
 
@@ -120,6 +120,7 @@ class DiskIndex {
   Result<void> remove_segment(unsigned disk, uint32_t number);
   uint32_t next_segment(unsigned disk) const;
   uint32_t objects_in_segment(unsigned disk, uint32_t number) const;
+  uint32_t pinned_in_segment(unsigned disk, uint32_t number) const;
   bool has_segment(unsigned disk, uint32_t number) const;
 
   // What a disk's file says. False: it cannot be, and nothing of it is believed. Before attach.
@@ -149,6 +150,7 @@ class DiskIndex {
     uint32_t number = 0;
     uint32_t objects = 0;
     disk_format::FileStamp stamp = 0;
+    uint32_t pinned = 0;  // of its objects
     Confirm confirmed = Confirm::unknown;
     uint8_t frequency = 0;
     bool removed = false;
@@ -181,6 +183,8 @@ class DiskIndex {
   Record record_of_object(uint32_t slot) const;
   Record record_of_chunk(uint32_t slot, uint64_t position, Blocks blocks) const;
   void unlink_object(uint32_t slot);
+  Result<void> set_pinned(const ObjectId& id, bool pinned);
+  void mark_pinned(uint32_t slot, bool pinned);
   // Not under it. Calls f(chunk slot) under the lock, which is let go every few dozen steps; f may remove that chunk.
   // valid_owner() is asked each time the lock was taken anew.
   template <class Valid, class F>

@@ -21,6 +21,7 @@ DiskIndex::Record DiskIndex::record_of_object(uint32_t slot) const {
   const DiskObject& object = objects_[slot];
   uint8_t flags = object.packed ? disk_format::flag_packed : uint8_t{0};
   if (object.whole) flags = static_cast<uint8_t>(flags | disk_format::flag_whole);
+  if (object.pinned) flags = static_cast<uint8_t>(flags | disk_format::flag_pinned);
   return {.type = static_cast<uint8_t>(RecordType::object),
           .flags = flags,
           .frequency = static_cast<uint8_t>(object.frequency),
@@ -55,6 +56,7 @@ bool DiskIndex::apply(unsigned disk, const Record& record) {
     case RecordType::object: return apply_object(disk, record);
     case RecordType::blocks: return apply_blocks(disk, record);
     case RecordType::stamp:
+    case RecordType::pin:
     case RecordType::object_removed: return apply_to_known(disk, record);
     case RecordType::segment:
     case RecordType::segment_removed: return apply_segment(disk, record);
@@ -67,6 +69,7 @@ bool DiskIndex::apply_object(unsigned disk, const Record& record) {
   const uint32_t known = find_object(id);
   if (known != disk_slot_none) {
     if (objects_[known].disk != disk) return false;  // the disk that was read first has it
+    mark_pinned(known, false);
     BC_ASSERT(remove(id));
   }
   const bool packed = (record.flags & disk_format::flag_packed) != 0;
@@ -76,6 +79,7 @@ bool DiskIndex::apply_object(unsigned disk, const Record& record) {
   if (!add_locked(object, record.place, &slot)) return false;
   objects_[slot].whole = (record.flags & disk_format::flag_whole) != 0;
   objects_[slot].frequency = record.frequency;
+  mark_pinned(slot, (record.flags & disk_format::flag_pinned) != 0);
   const bool possible =
       (record.valid & ~disk_format::blocks_mask(record.size, 0)) == 0 && (record.verified & ~record.valid) == 0;
   return possible && set_blocks(slot, 0, {.valid = record.valid, .verified = record.verified});
@@ -99,7 +103,15 @@ bool DiskIndex::apply_to_known(unsigned disk, const Record& record) {
   const ObjectId id{{record.id[0], record.id[1]}};
   const uint32_t slot = find_object(id);
   if (slot == disk_slot_none || objects_[slot].disk != disk) return false;
-  if (record.type == static_cast<uint8_t>(RecordType::object_removed)) return remove(id).has_value();
+  const auto type = static_cast<RecordType>(record.type);
+  if (type == RecordType::pin) {
+    mark_pinned(slot, (record.flags & disk_format::flag_pinned) != 0);
+    return true;
+  }
+  if (type == RecordType::object_removed) {
+    mark_pinned(slot, false);
+    return remove(id).has_value();
+  }
   if (objects_[slot].packed) return false;
   if (record.place == 0) {
     drop_marks(id);
@@ -224,7 +236,7 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
                       .entry = entry,
                       .frequency = static_cast<uint8_t>(frequency),
                       .packed = object.packed != 0,
-                      .pinned = object.pins > 0,
+                      .pinned = object.pinned != 0,
                       .segment = object.packed ? disk_format::segment_of(object.place) : 0,
                       .page = object.packed ? disk_format::page_of(object.place) : 0});
     };
@@ -336,6 +348,13 @@ uint32_t DiskIndex::objects_in_segment(unsigned disk_index, uint32_t number) con
   const Guard guard(disk.lock);
   const Segment* segment = find_segment(disk, number);
   return segment == nullptr ? 0 : segment->objects;
+}
+
+uint32_t DiskIndex::pinned_in_segment(unsigned disk_index, uint32_t number) const {
+  const Disk& disk = disks_[disk_index];
+  const Guard guard(disk.lock);
+  const Segment* segment = find_segment(disk, number);
+  return segment == nullptr ? 0 : segment->pinned;
 }
 
 }  // namespace blobcache

@@ -21,7 +21,19 @@ namespace blobcache {
 struct DiskFile;
 
 struct DiskJob : Message, ListNode {
-  enum class Kind : uint8_t { open, create, written, new_segment, packed, end_segment, drop_blocks, remove, disarm };
+  enum class Kind : uint8_t {
+    open,
+    create,
+    written,
+    new_segment,
+    packed,
+    end_segment,
+    drop_blocks,
+    remove,
+    pin,
+    unpin,
+    disarm
+  };
 
   explicit DiskJob(Kind kind_of_job) : Message(&DiskJob::on_message), kind(kind_of_job) {}
 
@@ -103,10 +115,30 @@ struct DiskDropJob : DiskJob {
   uint64_t blocks = 0;
 };
 
-// The object leaves (a command, or its time is over). Open handles keep its bytes. Errors: not_found.
+// The object leaves (a command, or it is damaged). Open handles keep its bytes. Errors: not_found, again (pinned).
 struct DiskRemoveJob : DiskJob {
   DiskRemoveJob() : DiskJob(Kind::remove) {}
   ObjectId id;
+  bool damaged = false;  // a pin does not keep it; it is pinned again when it comes back
+};
+
+// The object stays, whatever else needs room, until it is unpinned; what is not here yet is pinned as it comes.
+// Errors: full (pinned_bytes_max), invalid (no such size), io (the disk takes no writes), again (too many are awaited).
+struct DiskPinJob : DiskJob {
+  DiskPinJob() : DiskJob(Kind::pin) {}
+  ObjectId id;
+  uint64_t object_bytes = 0;
+  bool was_pinned = false;        // out
+  uint64_t wanted_bytes = 0;      // out: what it adds
+  uint64_t pinned_bytes = 0;      // out: of the disk, before
+  uint64_t pinned_bytes_max = 0;  // out
+};
+
+// id null: all that is pinned on the disk, also what no file of the origin is any more. What is not pinned is no error.
+struct DiskUnpinJob : DiskJob {
+  DiskUnpinJob() : DiskJob(Kind::unpin) {}
+  ObjectId id;
+  uint64_t unpinned = 0;  // out: objects
 };
 
 // The last open in passthrough mode has ended, or the backing id was never used.

@@ -113,7 +113,9 @@ void DiskKeeper::run_job(DiskJob& job) {
       done = run_drop(drop.id, drop.position, drop.blocks);
       break;
     }
-    case DiskJob::Kind::remove: done = run_remove(static_cast<DiskRemoveJob&>(job).id); break;
+    case DiskJob::Kind::remove: done = run_remove(static_cast<DiskRemoveJob&>(job)); break;
+    case DiskJob::Kind::pin: done = run_pin(static_cast<DiskPinJob&>(job)); break;
+    case DiskJob::Kind::unpin: done = run_unpin(static_cast<DiskUnpinJob&>(job)); break;
     case DiskJob::Kind::disarm: done = run_disarm(static_cast<DiskDisarmJob&>(job)); break;
   }
   job.failed = !done;

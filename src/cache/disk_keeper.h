@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "base/spinlock.h"
@@ -36,6 +37,7 @@ class DiskKeeper {
   void ask_stamp(const ObjectId& id);
   // Before start(): a segment that the index knows.
   void add_known_segment(uint32_t number, uint64_t bytes);
+  void add_known_pin(const DiskEntry& entry);
   uint64_t segment_bytes() const;
 
  private:
@@ -84,13 +86,15 @@ class DiskKeeper {
   Result<void> run_end_segment(DiskEndSegmentJob& job);
   Result<DiskFile*> open_segment(uint32_t number);  // with a reference
   DiskFile& publish_segment(uint32_t number, int fd);
-  // With all that lies in them, but for those that a pinned object lies in. Those that left.
-  size_t remove_segments(std::vector<uint32_t> numbers);
+  // With all that lies in them. Kept: but for those that a pinned object lies in. Those that left.
+  enum class Pinned : uint8_t { kept, lost };
+  size_t remove_segments(std::vector<uint32_t> numbers, Pinned pinned = Pinned::kept);
   bool is_active(uint32_t number) const;
 
   // disk_keeper_remove.cc
   Result<void> run_drop(const ObjectId& id, uint64_t position, uint64_t blocks);
-  Result<void> run_remove(const ObjectId& id);
+  Result<void> run_remove(const DiskRemoveJob& job);
+  Result<void> remove_damaged(const ObjectId& id, const DiskView& view);
   Result<void> remove_object(const ObjectId& id, const DiskView& view, uint64_t leaving_bytes);
   void punch(const std::vector<Punch>& punches);
   void punch_file(const Punch& piece, uint64_t object_bytes);
@@ -98,6 +102,18 @@ class DiskKeeper {
   void close_files();
   bool evict();
   bool try_evict(uint32_t entry, bool desperate, std::vector<Punch>* punches);
+
+  // disk_keeper_pins.cc
+  Result<void> run_pin(DiskPinJob& job);
+  Result<void> run_unpin(DiskUnpinJob& job);
+  uint64_t pinned_bytes() const;
+  uint64_t bytes_to_pin(const DiskView& view) const;
+  Result<void> pin(const ObjectId& id);
+  void unpin(const ObjectId& id, const DiskView& view);
+  void lose_pin(const ObjectId& id, const DiskView& view);
+  void pin_if_awaited(const ObjectId& id);
+  bool await(const ObjectId& id, uint64_t bytes);
+  bool stop_awaiting(const ObjectId& id);
 
   // disk_keeper_sweep.cc
   void sweep(uint64_t now_ns);
@@ -133,6 +149,11 @@ class DiskKeeper {
   unsigned orphan_folder_ = 0;  // the next one
   int orphan_folder_fd_ = -1;   // of the one before, while it is looked through
   uint64_t orphans_removed_ = 0;
+  struct IdHash {
+    size_t operator()(const ObjectId& id) const { return id.hash(); }
+  };
+  std::unordered_map<ObjectId, uint64_t, IdHash> awaited_;  // to be pinned, and what they count with
+  uint64_t awaited_bytes_ = 0;
 };
 
 // Runs the job on the keeper and waits for it. Not for cores, nor for the keeper.

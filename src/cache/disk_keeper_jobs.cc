@@ -127,7 +127,7 @@ Result<DiskFile*> DiskKeeper::open_own(const ObjectId& id, uint64_t size) {
     if (fd) ::close(*fd);
     if (error.code != Code::not_found) return std::unexpected(error);
     DiskView view;
-    if (index_.find(id, 0, &view)) std::ignore = remove_object(id, view, 0);
+    if (index_.find(id, 0, &view)) std::ignore = remove_damaged(id, view);
     return fail(Code::not_found);
   }
   const Result<disk_format::FileStamp> stamp = stamp_of_file(*fd, shared_.boot);
@@ -174,6 +174,7 @@ Result<void> DiskKeeper::run_create(DiskCreateJob& job) {
   file->references.store(1, std::memory_order_relaxed);
   job.file = file.release();
   unit_.files.publish(*job.file);
+  pin_if_awaited(job.id);
   return {};
 }
 
@@ -234,6 +235,7 @@ Result<void> DiskKeeper::run_written(DiskWrittenJob& job) {
   const uint64_t bytes = disk_format::bytes_of_blocks(file.object_bytes, job.position, added);
   BC_ASSERT(index_.find(file.id, job.position, &view));
   unit_.space->add(view.entry, chunk_hash(file.id, job.position), bytes);
+  if (view.pinned) unit_.space->hold(view.entry);
   unit_.counters.written_bytes.fetch_add(bytes, std::memory_order_relaxed);
   on_chunk_changed(file, job.position, view.valid & ~added, view.valid);
   file.dirty = true;

@@ -42,17 +42,7 @@ Result<void> DiskKeeper::remove_object(const ObjectId& id, const DiskView& view,
     DiskView chunk;
     if (index_.find(id, position, &chunk)) leaving_bytes += unit_.space->remove(chunk.entry);
   }
-  const Result<void> removed = index_.remove(id);
-  if (!removed) {  // pinned just now: it stays, and is accounted again
-    for (uint64_t position = 0; position < disk_format::index_chunks_of(view.size); ++position) {
-      DiskView chunk;
-      if (!index_.find(id, position, &chunk) || chunk.valid == 0) continue;
-      const uint64_t bytes = disk_format::bytes_of_blocks(view.size, position, chunk.valid);
-      unit_.space->settle(bytes);
-      unit_.space->add(chunk.entry, chunk_hash(id, position), bytes);
-    }
-    return removed;
-  }
+  BC_ASSERT(index_.remove(id));
   DiskFile* file = unit_.files.find(id);
   const int root_fd = unit_.directory.root_fd();
   if (unlinkat(root_fd, disk_format::object_path(id).c_str(), 0) != 0 && errno != ENOENT) unit_.on_write_error(errno);
@@ -66,10 +56,17 @@ Result<void> DiskKeeper::remove_object(const ObjectId& id, const DiskView& view,
   return {};
 }
 
-Result<void> DiskKeeper::run_remove(const ObjectId& id) {
+Result<void> DiskKeeper::remove_damaged(const ObjectId& id, const DiskView& view) {
+  if (view.pinned) lose_pin(id, view);
+  DiskView unpinned = view;
+  unpinned.pinned = false;
+  return remove_object(id, unpinned, 0);
+}
+
+Result<void> DiskKeeper::run_remove(const DiskRemoveJob& job) {
   DiskView view;
-  if (!index_.find(id, 0, &view) || view.place.disk != unit_.number) return fail(Code::not_found);
-  const Result<void> removed = remove_object(id, view, 0);
+  if (!index_.find(job.id, 0, &view) || view.place.disk != unit_.number) return fail(Code::not_found);
+  const Result<void> removed = job.damaged ? remove_damaged(job.id, view) : remove_object(job.id, view, 0);
   close_files();
   return removed;
 }
@@ -83,7 +80,7 @@ Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_
   const bool armed = file != nullptr && file->armed.load(std::memory_order_seq_cst) > 0;
   Result<void> done;
   if (view.place.packed || armed) {
-    done = remove_object(id, view, 0);
+    done = remove_damaged(id, view);
   } else {
     const uint64_t bytes = disk_format::bytes_of_blocks(view.size, position, blocks);
     if (blocks == view.valid)

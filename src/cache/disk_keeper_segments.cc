@@ -24,6 +24,9 @@ void DiskKeeper::add_known_segment(uint32_t number, uint64_t bytes) {
   if (unit_.space->bytes_of(entry) != 0 && segment_numbers_[number % shared_.segments_max] != number) return;
   segment_numbers_[number % shared_.segments_max] = number;
   unit_.space->add(entry, segment_hash(unit_.number, number), bytes);
+  if (index_.pinned_in_segment(unit_.number, number) == 0) return;
+  unit_.space->hold(entry);
+  unit_.counters.pinned_segment_bytes.fetch_add(bytes, std::memory_order_relaxed);
 }
 
 bool DiskKeeper::is_active(uint32_t number) const {
@@ -96,6 +99,7 @@ Result<void> DiskKeeper::run_packed(DiskPackedJob& job) {
     if (!done) unit_.on_shed(item_bytes);
   }
   if (bytes != 0) add_known_segment(file.segment, bytes);
+  for (const DiskPackedItem& item : job.items) pin_if_awaited(item.id);
   unit_.counters.written_bytes.fetch_add(bytes, std::memory_order_relaxed);
   return done;
 }
@@ -122,7 +126,7 @@ Result<DiskFile*> DiskKeeper::open_segment(uint32_t number) {
     const int os_errno = errno;
     if (os_errno == EIO) unit_.on_read_error(os_errno);
     if (os_errno != ENOENT) return fail(Code::io, os_errno);
-    remove_segments({number});
+    remove_segments({number}, Pinned::lost);
     return fail(Code::not_found);
   }
   const Result<disk_format::FileStamp> stamp = stamp_of_file(fd, shared_.boot);
@@ -130,7 +134,10 @@ Result<DiskFile*> DiskKeeper::open_segment(uint32_t number) {
   return &publish_segment(number, fd);
 }
 
-size_t DiskKeeper::remove_segments(std::vector<uint32_t> numbers) {
+size_t DiskKeeper::remove_segments(std::vector<uint32_t> numbers, Pinned pinned) {
+  if (pinned == Pinned::kept)
+    std::erase_if(numbers, [&](uint32_t number) { return index_.pinned_in_segment(unit_.number, number) > 0; });
+  if (numbers.empty()) return 0;
   std::ranges::sort(numbers);
   std::vector<std::pair<uint32_t, ObjectId>> objects;
   DiskCursor cursor;
@@ -138,16 +145,17 @@ size_t DiskKeeper::remove_segments(std::vector<uint32_t> numbers) {
   while (index_.copy_entries(unit_.number, &cursor, &entries)) {
     for (const DiskEntry& entry : entries) {
       if (!entry.packed || entry.position != 0 || !std::ranges::binary_search(numbers, entry.segment)) continue;
-      if (entry.pinned) std::erase(numbers, entry.segment);
       objects.emplace_back(entry.segment, entry.id);
     }
   }
   size_t removed = 0;
   for (const auto& [segment, id] : objects) {
-    if (std::ranges::binary_search(numbers, segment)) std::ignore = index_.remove(id);
+    DiskView view;
+    if (pinned == Pinned::lost && index_.find(id, 0, &view) && view.pinned) lose_pin(id, view);
+    std::ignore = index_.remove(id);
   }
   for (const uint32_t number : numbers) {
-    if (!index_.remove_segment(unit_.number, number)) continue;  // pinned just now
+    if (!index_.remove_segment(unit_.number, number)) continue;  // it is gone already
     ++removed;
     std::erase(active_segments_, number);
     const uint64_t bytes = unit_.space->remove(shared_.segment_entry(unit_.number, number));

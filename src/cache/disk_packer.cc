@@ -187,7 +187,9 @@ bool DiskPacker::stage(const Object& object) {
   Disk& disk = *disks_[static_cast<unsigned>(number)];
   Buffer* buffer = buffer_for(disk, bytes);
   if (buffer == nullptr) return false;
-  if (!options_.tier->begin_write(disk.number, bytes)) return true;
+  const bool pinned = options_.tier->awaits_pins(disk.number);
+  if (!options_.tier->begin_write(disk.number, bytes, pinned ? DiskSpace::For::pinned : DiskSpace::For::any))
+    return true;
   if (!copy(*buffer, object)) {
     options_.tier->abandon_write(disk.number, bytes, 0);
     return true;

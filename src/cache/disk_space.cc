@@ -25,13 +25,15 @@ DiskSpace::DiskSpace(const Options& options)
                  .detect_scans = options.detect_scans,
                  .keys_count = options.keys_count}) {}
 
-bool DiskSpace::try_reserve(uint64_t bytes, uint64_t day) {
+bool DiskSpace::try_reserve(uint64_t bytes, uint64_t day, For what) {
   const uint64_t budget_bytes = write_budget_bytes_.load(std::memory_order_relaxed);
   const Guard guard(lock_);
   if (budget_bytes != 0 && spent_.day != day) spent_ = {.day = day, .bytes = 0};
   if (budget_bytes != 0 && spent_.bytes + bytes > budget_bytes) return false;
-  if (taken_locked() + reserved_ + bytes > limit_bytes() || !eviction_.admits(bytes)) {
-    if (!eviction_.scans().frozen()) refused_bytes_ = std::max(refused_bytes_, bytes);
+  const bool admitted = what == For::pinned || eviction_.admits(bytes);
+  if (taken_locked() + reserved_ + bytes > limit_bytes() || !admitted) {
+    if (what == For::pinned) pinned_refused_ = true;
+    if (!frozen_locked()) refused_bytes_ = std::max(refused_bytes_, bytes);
     update_wants_locked();
     return false;
   }
@@ -57,6 +59,8 @@ void DiskSpace::on_visit(uint64_t hash, uint64_t bytes, uint32_t entry) {
   if (entry != disk_slot_none) eviction_.on_hit(entry);
   if (!eviction_.scans().samples(hash)) return;
   const Guard guard(lock_);
+  // What is pinned is read as often as anybody likes: no scan of the rest.
+  if (entry != disk_slot_none && eviction_.is_held(entry)) return;
   eviction_.on_access(hash, bytes, entry != disk_slot_none);
 }
 
@@ -92,7 +96,7 @@ bool DiskSpace::scan_frozen() const {
 
 void DiskSpace::update_wants_locked() {
   const uint64_t begin = (low_bytes() + limit_bytes()) / 2;
-  const bool full = taken_locked() + reserved_ > begin && !eviction_.scans().frozen();
+  const bool full = taken_locked() + reserved_ > begin && !frozen_locked();
   wants_room_.store(full || refused_bytes_ != 0 || taken_locked() + reserved_ > limit_bytes(),
                     std::memory_order_relaxed);
 }
@@ -146,6 +150,18 @@ void DiskSpace::restore(uint32_t entry, uint8_t frequency) {
   if (eviction_.bytes_of(entry) != 0) eviction_.restore(entry, frequency);
 }
 
+void DiskSpace::hold(uint32_t entry) {
+  const Guard guard(lock_);
+  if (entry != disk_slot_none && eviction_.bytes_of(entry) != 0) eviction_.hold(entry);
+}
+
+void DiskSpace::let_go(uint32_t entry) {
+  const Guard guard(lock_);
+  if (entry == disk_slot_none || eviction_.bytes_of(entry) == 0) return;
+  eviction_.let_go(entry);
+  update_wants_locked();
+}
+
 void DiskSpace::settle(uint64_t bytes) {
   const Guard guard(lock_);
   BC_ASSERT(leaving_ >= bytes);
@@ -167,7 +183,7 @@ void DiskSpace::settle_kept(uint64_t bytes) {
 
 uint64_t DiskSpace::bytes_too_many(bool hard) const {
   const Guard guard(lock_);
-  const bool frozen = eviction_.scans().frozen();
+  const bool frozen = frozen_locked();
   uint64_t target = hard || frozen ? limit_bytes() : low_bytes();
   if (!frozen) target = std::min(target, limit_bytes() - std::min(limit_bytes(), refused_bytes_));
   // What is leaving is as good as gone.
@@ -194,6 +210,7 @@ void DiskSpace::refuse(uint32_t entry) {
 void DiskSpace::stop_wanting() {
   const Guard guard(lock_);
   refused_bytes_ = 0;
+  pinned_refused_ = false;
   wants_room_.store(false, std::memory_order_relaxed);
 }
 

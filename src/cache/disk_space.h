@@ -29,8 +29,9 @@ class DiskSpace {
   explicit DiskSpace(const Options& options);
 
   // ---- any thread ----
-  // False: no room now, or the budget of `day` (since 1970) is spent.
-  bool try_reserve(uint64_t bytes, uint64_t day);
+  // False: no room now, or the budget of `day` (since 1970) is spent. What is pinned comes in while a scan is kept out, too.
+  enum class For : uint8_t { any, pinned };
+  bool try_reserve(uint64_t bytes, uint64_t day, For what = For::any);
   void unreserve(uint64_t bytes);
   void set_write_budget(uint64_t bytes) { write_budget_bytes_.store(bytes, std::memory_order_relaxed); }
   // Of the limit, where eviction ends.
@@ -43,6 +44,8 @@ class DiskSpace {
   uint64_t reserved_bytes() const;
   uint64_t entries_bytes() const;  // of chunks and segments that are there
   uint64_t limit_bytes() const { return limit_.load(std::memory_order_relaxed); }
+  // What may be pinned: four fifths of what eviction leaves there, so that a fifth and the room above it are left for the rest.
+  uint64_t pinned_bytes_max() const { return low_bytes() / 5 * 4; }
   bool scan_frozen() const;
   // Of the budget; nothing is counted without one.
   struct Spent {
@@ -67,6 +70,9 @@ class DiskSpace {
   // As Eviction::frequency and restore.
   uint8_t frequency_of(uint32_t entry) const;
   void restore(uint32_t entry, uint8_t frequency);
+  // As Eviction::hold and let_go; an entry that is not there is left alone.
+  void hold(uint32_t entry);
+  void let_go(uint32_t entry);
   // Bytes that were leaving are gone, or are kept by open descriptors.
   void settle(uint64_t bytes);
   void keep(uint64_t bytes);
@@ -85,6 +91,7 @@ class DiskSpace {
   uint64_t taken_locked() const { return eviction_.used_bytes() + leaving_ + kept_; }
   uint64_t low_bytes() const { return static_cast<uint64_t>(static_cast<double>(limit_bytes()) * low_share_); }
   void update_wants_locked();
+  bool frozen_locked() const { return eviction_.scans().frozen() && !pinned_refused_; }
 
   std::atomic<double> low_share_{1};
   std::atomic<uint64_t> write_budget_bytes_;
@@ -96,7 +103,8 @@ class DiskSpace {
   uint64_t reserved_ = 0;
   uint64_t leaving_ = 0;
   uint64_t kept_ = 0;
-  uint64_t refused_bytes_ = 0;  // the largest write that found no room lately
+  uint64_t refused_bytes_ = 0;   // the largest write that found no room lately
+  bool pinned_refused_ = false;  // one of what is pinned: room is made although a scan goes on
   Spent spent_;
 };
 

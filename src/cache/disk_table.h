@@ -31,19 +31,18 @@ struct DiskObject {
   uint64_t verified;
   uint64_t chunks : 24;           // DiskChunks that it has
   uint64_t chunks_verified : 24;  // of all its chunks, those of which every block is verified
-  uint64_t pins : 16;
+  uint64_t pinned : 1;
+  uint64_t : 15;
 
   void add_chunks(int change) { chunks = (chunks + static_cast<uint64_t>(change)) & 0xffffff; }
   void add_chunks_verified(int change) {
     chunks_verified = (chunks_verified + static_cast<uint64_t>(change)) & 0xffffff;
   }
-  void add_pins(int change) { pins = (pins + static_cast<uint64_t>(change)) & 0xffff; }
 };
 static_assert(sizeof(DiskObject) == 56);
 static_assert(disk_format::object_bytes_max < uint64_t{1} << 47);
 static_assert(disk_format::index_chunks_of(disk_format::object_bytes_max) < 1u << 24);
 inline constexpr unsigned disks_max = 32;
-inline constexpr uint64_t disk_pins_max = 65535;
 
 struct DiskChunk {
   uint64_t valid;

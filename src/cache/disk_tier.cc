@@ -118,10 +118,12 @@ void DiskTier::Impl::account(DiskUnit& unit) {
   while (shared.index.copy_entries(unit.number, &cursor, &entries)) {
     for (const DiskEntry& entry : entries) {
       if (!entry.packed) {
-        if (entry.valid == 0) continue;
-        unit.space->add(entry.entry, chunk_hash(entry.id, entry.position),
-                        disk_format::bytes_of_blocks(entry.size, entry.position, entry.valid));
-        unit.space->restore(entry.entry, entry.frequency);
+        if (entry.valid != 0) {
+          unit.space->add(entry.entry, chunk_hash(entry.id, entry.position),
+                          disk_format::bytes_of_blocks(entry.size, entry.position, entry.valid));
+          unit.space->restore(entry.entry, entry.frequency);
+        }
+        if (entry.pinned) unit.keeper->add_known_pin(entry);
       } else if (entry.position == 0) {
         unit.keeper->add_known_segment(entry.segment, disk_format::packed_pages(entry.size) * limits::page_bytes);
       }
@@ -355,12 +357,16 @@ void DiskTier::on_shed(const ObjectId& id, uint64_t bytes) {
   impl_->unit(static_cast<unsigned>(impl_->disk_for(id, Impl::Among::all))).on_shed(bytes);
 }
 
-bool DiskTier::begin_write(unsigned disk, uint64_t bytes) {
+bool DiskTier::begin_write(unsigned disk, uint64_t bytes, DiskSpace::For what) {
   DiskUnit& unit = impl_->unit(disk);
-  const bool reserved = unit.health->state() == DiskState::ok && unit.space->try_reserve(bytes, day_now());
+  const bool reserved = unit.health->state() == DiskState::ok && unit.space->try_reserve(bytes, day_now(), what);
   if (!reserved) unit.on_shed(bytes);
   if (unit.space->wants_room()) unit.keeper->wake();
   return reserved;
+}
+
+bool DiskTier::awaits_pins(unsigned disk) const {
+  return impl_->unit(disk).counters.pins_awaited.load(std::memory_order_relaxed) != 0;
 }
 
 void DiskTier::abandon_write(unsigned disk, uint64_t bytes, int os_errno, bool written) {
@@ -393,6 +399,36 @@ Result<void> DiskTier::remove_and_wait(const ObjectId& id) {
   return {};
 }
 
+Result<void> DiskTier::pin_and_wait(const ObjectId& id, uint64_t object_bytes, PinFacts* facts_out) {
+  DiskView view;
+  const int disk = impl_->shared.index.find(id, 0, &view) ? view.place.disk : disk_for(id);
+  if (disk < 0) return fail(Code::io);
+  WaitedDiskJob<DiskPinJob> job;
+  job.id = id;
+  job.object_bytes = object_bytes;
+  job.disk = static_cast<uint8_t>(disk);
+  job.run_on(*impl_->unit(job.disk).keeper);
+  *facts_out = {.disk = job.disk,
+                .was_pinned = job.was_pinned,
+                .wanted_bytes = job.wanted_bytes,
+                .pinned_bytes = job.pinned_bytes,
+                .pinned_bytes_max = job.pinned_bytes_max};
+  if (job.failed) return std::unexpected(job.error);
+  return {};
+}
+
+uint64_t DiskTier::unpin_and_wait(const ObjectId& id) {
+  uint64_t unpinned = 0;
+  for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
+    WaitedDiskJob<DiskUnpinJob> job;
+    job.id = id;
+    job.disk = static_cast<uint8_t>(unit->number);
+    job.run_on(*unit->keeper);
+    unpinned += job.unpinned;
+  }
+  return unpinned;
+}
+
 void DiskTier::verify_soon(const ObjectId& id) {
   DiskView view;
   if (impl_->shared.index.find(id, 0, &view)) impl_->unit(view.place.disk).verifier->verify_soon(id);
@@ -411,6 +447,9 @@ DiskStats DiskTier::stats(unsigned disk) const {
           .stacked = unit.directory.stacked(),
           .used_bytes = unit.space->used_bytes(),
           .limit_bytes = unit.space->limit_bytes(),
+          .pinned_bytes = counters.pinned_own_bytes.load(std::memory_order_relaxed) +
+                          counters.pinned_segment_bytes.load(std::memory_order_relaxed),
+          .pinned_bytes_max = unit.space->pinned_bytes_max(),
           .objects = impl_->shared.index.object_count(),
           .evicted_bytes = counters.evicted_bytes.load(std::memory_order_relaxed),
           .written_bytes = counters.written_bytes.load(std::memory_order_relaxed),
@@ -428,6 +467,7 @@ DiskObjectFacts DiskTier::facts(const ObjectId& id, uint64_t object_bytes) {
   if (!find(id, 0, &view) || view.size != object_bytes) return facts;
   facts.known = true;
   facts.whole_verified = view.whole_verified;
+  facts.pinned = view.pinned;
   if (!view.place.packed)
     facts.path = impl_->unit(view.place.disk).directory.path() + "/" + disk_format::object_path(id);
   for (uint64_t position = 0; position < disk_format::index_chunks_of(object_bytes); ++position) {

@@ -23,6 +23,7 @@
 #include "cache/disk_index.h"
 #include "cache/disk_jobs.h"
 #include "cache/disk_reads.h"
+#include "cache/disk_space.h"
 
 namespace blobcache {
 
@@ -35,6 +36,8 @@ struct DiskStats {
   bool stacked = false;     // no passthrough here
   uint64_t used_bytes = 0;  // what the cache takes, in whole pages, that of evicted but open files included
   uint64_t limit_bytes = 0;
+  uint64_t pinned_bytes = 0;  // what may not leave: whole objects, and segments that something pinned lies in
+  uint64_t pinned_bytes_max = 0;
   uint64_t objects = 0;  // of all disks
   uint64_t evicted_bytes = 0;
   uint64_t written_bytes = 0;
@@ -52,6 +55,7 @@ struct DiskObjectFacts {
   uint64_t valid_bytes = 0;
   uint64_t verified_bytes = 0;
   bool whole_verified = false;
+  bool pinned = false;
   std::string path;  // of its own file; empty for packed ones
 };
 
@@ -115,7 +119,9 @@ class DiskTier {
   void on_shed(const ObjectId& id, uint64_t bytes);
   // Reserves room and budget for so many bytes. False: do without (counted). Given back by the job that tells of the write
   // (reserved_bytes), or by abandon_write.
-  bool begin_write(unsigned disk, uint64_t bytes);
+  bool begin_write(unsigned disk, uint64_t bytes, DiskSpace::For what = DiskSpace::For::any);
+  // Packed objects are awaited there, to be pinned (DiskPinJob).
+  bool awaits_pins(unsigned disk) const;
   // os_errno: of a write that failed. written: bytes reached the disk all the same, so the day's budget is spent.
   void abandon_write(unsigned disk, uint64_t bytes, int os_errno, bool written = false);
   uint64_t segment_bytes(unsigned disk) const;
@@ -124,8 +130,19 @@ class DiskTier {
   // job.disk is the disk of the object's place (open, written, packed, drop, remove, disarm) or disk_for() (create,
   // new_segment).
   void post(Reactor& home, DiskJob& job);
-  // The same without an answer, for threads that are no cores: removes the object and waits. Errors: not_found, io.
+  // The same for threads that are no cores, which wait. Errors: not_found, again (pinned), io.
   Result<void> remove_and_wait(const ObjectId& id);
+  // As DiskPinJob, on the disk where the object is or would go; its outs are in facts_out, and which disk.
+  struct PinFacts {
+    unsigned disk = 0;
+    bool was_pinned = false;
+    uint64_t wanted_bytes = 0;
+    uint64_t pinned_bytes = 0;
+    uint64_t pinned_bytes_max = 0;
+  };
+  Result<void> pin_and_wait(const ObjectId& id, uint64_t object_bytes, PinFacts* facts_out);
+  // As DiskUnpinJob, on every disk. How many were.
+  uint64_t unpin_and_wait(const ObjectId& id);
   // Reads it all back soon, when it is whole, so that it may be passed through.
   void verify_soon(const ObjectId& id);
 

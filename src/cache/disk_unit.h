@@ -52,6 +52,10 @@ struct DiskCounters {
   std::atomic<uint64_t> write_errors{0};
   std::atomic<uint64_t> corrupt_blocks{0};
   std::atomic<uint64_t> scrubbed_bytes{0};
+  // Written by the keeper.
+  std::atomic<uint64_t> pinned_own_bytes{0};      // whole objects
+  std::atomic<uint64_t> pinned_segment_bytes{0};  // segments that something pinned lies in
+  std::atomic<uint64_t> pins_awaited{0};          // objects that are pinned when they come
 };
 
 struct DiskUnit {

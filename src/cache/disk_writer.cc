@@ -178,7 +178,8 @@ void DiskWriter::write_blocks(const ObjectId& id, uint64_t object_bytes, Frame& 
   const int disk = creating != nullptr ? creating->disk : known ? view.place.disk : impl.tier.disk_for(id);
   const uint64_t bytes = disk_format::bytes_of_blocks(object_bytes, position, wanted);
   if (disk < 0) return impl.tier.on_shed(id, bytes);
-  if (!impl.tier.begin_write(static_cast<unsigned>(disk), bytes)) return;
+  const DiskSpace::For what = known && view.pinned ? DiskSpace::For::pinned : DiskSpace::For::any;
+  if (!impl.tier.begin_write(static_cast<unsigned>(disk), bytes, what)) return;
   const uint64_t frame_bytes = impl.memory.frame_size(frame);
   const bool may_hold = impl.held_bytes + frame_bytes <= impl.options.held_bytes_max;
   Write* write = may_hold ? impl.writes.try_acquire() : nullptr;

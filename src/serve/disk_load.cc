@@ -274,6 +274,7 @@ void VolumeServer::begin_remove(Load& load) {
          volume().config.name, load.handle->key, load.file->disk);
   load.blocks_tried = ~uint64_t{0};
   load.remove_job.id = load.handle->object;
+  load.remove_job.damaged = true;
   post_job(load.remove_job, load.file->disk);
 }
 

@@ -33,6 +33,8 @@ void check_view(DiskIndex& index, const IndexRecord& record) {
   const uint64_t chunks = disk_format::index_chunks_of(view.size);
   const uint64_t possible = record.position < chunks ? disk_format::blocks_mask(view.size, record.position) : 0;
   BC_ASSERT((view.valid & ~possible) == 0);
+  if (view.place.packed)
+    BC_ASSERT(index.pinned_in_segment(0, view.place.segment) <= index.objects_in_segment(0, view.place.segment));
 }
 
 std::vector<IndexRecord> sealed(const uint8_t* data, size_t size, IndexFileKind kind) {
@@ -93,6 +95,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   DiskIndex second;
   BC_ASSERT(second.allocate({.objects_max = 16, .chunks_max = 32, .segments_max = 8}));
   for (const IndexRecord& record : copied) BC_ASSERT(second.apply(0, record));
+  for (const IndexRecord& record : copied) {
+    if (record.type != static_cast<uint8_t>(disk_format::RecordType::segment)) continue;
+    BC_ASSERT(second.pinned_in_segment(0, record.position) == index.pinned_in_segment(0, record.position));
+  }
   BC_ASSERT(second.object_count() == index.object_count() && second.chunk_count() == index.chunk_count());
   close(fd);
   return 0;

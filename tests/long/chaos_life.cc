@@ -96,6 +96,7 @@ class Life {
   void replace_version();
   void interrupt_some_read();
   void remove_object();
+  void pin_object();
   void pass_through();
   void check_backing(const Backing& backing);
   void disarm(Backing& backing);
@@ -363,10 +364,38 @@ void Life::remove_object() {
   AskedJob<DiskRemoveJob> job;
   DiskView view;
   job.id = id_of(key);
+  job.damaged = random_.chance(50);
   if (!node_.disk().find(job.id, 0, &view)) return;
+  const bool pinned = view.pinned;
   job.disk = view.place.disk;
   node_.disk().post(*node_.reactor, job);
   until([&] { return job.done; });
+  if (pinned && !job.damaged && !job.failed) fail(fmt::format("k{} was removed although it was pinned", key));
+}
+
+// Also what is not there yet. A pin that was given holds at once, and is given up for damage alone.
+void Life::pin_object() {
+  const auto key = static_cast<unsigned>(random_.below(world_.keys));
+  DiskView view;
+  const bool known = node_.disk().find(id_of(key), 0, &view);
+  const int disk = known ? view.place.disk : node_.disk().disk_for(id_of(key));
+  if (disk < 0) return;
+  if (random_.chance(40)) {
+    AskedJob<DiskUnpinJob> job;
+    job.id = random_.chance(10) ? ObjectId() : id_of(key);
+    job.disk = static_cast<uint8_t>(disk);
+    node_.disk().post(*node_.reactor, job);
+    until([&] { return job.done; });
+    return;
+  }
+  AskedJob<DiskPinJob> job;
+  job.id = id_of(key);
+  job.object_bytes = size_of(key);
+  job.disk = static_cast<uint8_t>(disk);
+  node_.disk().post(*node_.reactor, job);
+  until([&] { return job.done; });
+  if (!job.failed && !job.was_pinned && job.pinned_bytes + job.wanted_bytes > job.pinned_bytes_max)
+    fail(fmt::format("{} bytes are pinned, {} may be", job.pinned_bytes + job.wanted_bytes, job.pinned_bytes_max));
 }
 
 // ---- passthrough: what the kernel reads of a backing file is not seen by us, so all of it must be right ----
@@ -437,9 +466,10 @@ void Life::deed() {
   if (choice < 68) return node_.writer->flush();
   if (choice < 72) return pause();
   if (choice < 77) return node_.disk().verify_soon(id_of(key));
-  if (choice < 80) return remove_object();
-  if (choice < 83) return replace_version();
-  if (choice < 86) return interrupt_some_read();
+  if (choice < 79) return remove_object();
+  if (choice < 83) return pin_object();
+  if (choice < 85) return replace_version();
+  if (choice < 87) return interrupt_some_read();
   if (choice < 94) return pass_through();
   if (choice < 97) return damage_while_running();
   if (backings_.empty()) return;

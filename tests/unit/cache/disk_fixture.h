@@ -90,6 +90,7 @@ struct Model {
     DiskPlace place;
     uint64_t stamp = 0;
     bool confirmed = true;
+    bool pinned = false;
     std::map<uint64_t, Chunk> chunks;
   };
   struct Segment {
@@ -129,7 +130,8 @@ struct Model {
         }
         wrong += view.size != object.size || view.valid != chunk.valid || view.confirmed != object.confirmed ||
                  view.verified != (object.confirmed ? chunk.verified : 0) || view.place.packed != object.place.packed ||
-                 view.place.segment != object.place.segment || view.place.page != object.place.page;
+                 view.place.segment != object.place.segment || view.pinned != object.pinned ||
+                 view.place.page != object.place.page;
       }
       DiskView view;
       wrong += index.find(id_of(number), 0, &view) && view.whole_verified != (object.confirmed && all_verified);

@@ -28,6 +28,7 @@ class Player {
     const auto found = model_.objects.find(number);
     if (found == model_.objects.end()) {
       CHECK(index.add_valid(id, 0, 1).error().code == Code::not_found);
+      CHECK(index.pin(id).error().code == Code::not_found);
       return add(index, number);
     }
     Model::Object& object = found->second;
@@ -35,7 +36,7 @@ class Player {
     const uint64_t all = disk_format::blocks_mask(object.size, position);
     const uint64_t blocks = random_() % 4 == 0 ? all : random_() & all;
     Model::Chunk& chunk = object.chunks[position];
-    switch (random_() % 16) {
+    switch (random_() % 18) {
       case 0:
       case 1:
       case 2:
@@ -64,6 +65,8 @@ class Player {
       case 12:
       case 13: confirm(index, id, object); break;
       case 14: remove(index, number, object.place); break;
+      case 15:
+      case 16: pin(index, id, object); break;
       default: segment(index); break;
     }
   }
@@ -104,12 +107,18 @@ class Player {
     for (auto& [position, chunk] : object.chunks) chunk.verified = 0;
   }
   void remove(DiskIndex& index, uint64_t number, DiskPlace place) {
-    REQUIRE(index.pin(id_of(number)));
-    CHECK(index.remove(id_of(number)).error().code == Code::again);
-    index.unpin(id_of(number));
+    if (model_.objects.at(number).pinned) {
+      CHECK(index.remove(id_of(number)).error().code == Code::again);
+      REQUIRE(index.unpin(id_of(number)));
+    }
     if (place.packed) CHECK(index.remove_segment(0, place.segment).error().code == Code::again);
     REQUIRE(index.remove(id_of(number)));
     model_.objects.erase(number);
+  }
+  // Once more is the same as once.
+  void pin(DiskIndex& index, const ObjectId& id, Model::Object& object) {
+    object.pinned = random_() % 3 != 0;
+    for (unsigned times = 0; times < 2; ++times) REQUIRE((object.pinned ? index.pin(id) : index.unpin(id)).has_value());
   }
   void segment(DiskIndex& index) {
     if (random_() % 2 == 0 && model_.segments.size() < 20) {
@@ -125,9 +134,14 @@ class Player {
     CHECK(done.has_value() == (segment.known == 1 && segment.stamp == 0));
     if (done) segment.stamp = stamp;
     uint32_t objects = 0;
-    for (const auto& [ignored, object] : model_.objects)
-      objects += object.place.packed && object.place.segment == number;
+    uint32_t pinned = 0;
+    for (const auto& [ignored, object] : model_.objects) {
+      const bool inside = object.place.packed && object.place.segment == number;
+      objects += inside;
+      pinned += inside && object.pinned;
+    }
     CHECK(index.objects_in_segment(0, number) == objects);
+    CHECK(index.pinned_in_segment(0, number) == pinned);
     if (objects > 0) return;
     REQUIRE(index.remove_segment(0, number));
     model_.segments.erase(number);

@@ -29,6 +29,16 @@ bool has(DiskIndex& index, uint64_t number) {
   return index.find(id_of(number), 0, &view);
 }
 
+// A bit for each of the first objects.
+unsigned pins_of(DiskIndex& index) {
+  unsigned pins = 0;
+  for (unsigned i = 0; i < 2; ++i) {
+    DiskView view;
+    if (index.find(id_of(i), 0, &view) && view.pinned) pins |= 1u << i;
+  }
+  return pins;
+}
+
 void flip(const std::string& path, size_t byte) {
   std::string bytes = read_file(path);
   REQUIRE(byte < bytes.size());
@@ -128,6 +138,45 @@ TEST_CASE("a log cut inside any record is a start with what was before it") {
     REQUIRE(opened.journal->flush());
     const Opened again(copy.path());
     CHECK(again.index->object_count() == (records + 3) / 4 + 1);
+  }
+}
+
+TEST_CASE("a log of pins cut at any byte tells what was pinned until there, and so does a snapshot of it") {
+  const TempFolder folder;
+  // What each record leaves pinned: of objects 0 and 1, a bit each.
+  std::vector<unsigned> pinned{0};
+  {
+    Opened opened(folder.path());
+    const auto done = [&](const Result<void>& result, unsigned now) {
+      REQUIRE(result);
+      pinned.push_back(now);
+    };
+    done(opened.index->add_segment(0, 7), 0);
+    done(opened.index->add({.id = id_of(0), .size = MiB}), 0);
+    done(opened.index->add({.id = id_of(1), .size = 5, .place = {.packed = true, .segment = 7}}), 0);
+    done(opened.index->pin(id_of(0)), 1);
+    done(opened.index->pin(id_of(1)), 3);
+    REQUIRE(opened.index->pin(id_of(1)));  // says nothing new, and no record
+    done(opened.index->add_valid(id_of(0), 0, 0xffff), 3);
+    done(opened.index->unpin(id_of(0)), 2);
+    done(opened.index->drop_blocks(id_of(0), 0, 1), 2);
+    done(opened.index->pin(id_of(0)), 3);
+    done(opened.index->unpin(id_of(1)), 1);
+    done(opened.index->remove(id_of(1)), 1);
+    done(opened.index->add({.id = id_of(1), .size = 9}), 1);  // pins do not outlive their object
+    REQUIRE(opened.journal->flush());
+  }
+  const std::string log = read_file(log_path(folder, 1));
+  REQUIRE(log.size() == 64 * pinned.size());
+  for (size_t bytes = 0; bytes <= log.size(); ++bytes) {
+    const TempFolder copy;
+    write_file(log_path(copy, 1), log.substr(0, bytes));
+    const unsigned wanted = pinned[bytes < 64 ? 0 : bytes / 64 - 1];
+    Opened opened(copy.path(), 64, 64);
+    CHECK(pins_of(*opened.index) == wanted);
+    CHECK(opened.index->pinned_in_segment(0, 7) == wanted >> 1);
+    opened.snapshot();
+    CHECK(pins_of(*Opened(copy.path(), 64, 64).index) == wanted);
   }
 }
 
@@ -232,9 +281,20 @@ TEST_CASE("impossible records are not believed, and forget what they speak of") 
       .type = type(RecordType::object), .id = {id.words[0], id.words[1]}, .size = 5 * MiB, .valid = 3, .verified = 1};
   disk_format::IndexRecord blocks{
       .type = type(RecordType::blocks), .position = 1, .id = {id.words[0], id.words[1]}, .valid = 1};
+  disk_format::IndexRecord pin{
+      .type = type(RecordType::pin), .flags = disk_format::flag_pinned, .id = {id.words[0], id.words[1]}};
   CHECK_FALSE(index.apply(0, blocks));
+  CHECK_FALSE(index.apply(0, pin));
   CHECK(index.apply(0, good));
   CHECK(index.apply(0, blocks));
+  // A pin is no reason to keep what the log says has left, or was made anew.
+  CHECK(index.apply(0, pin));
+  CHECK(index.apply(0, {.type = type(RecordType::object_removed), .id = {id.words[0], id.words[1]}}));
+  CHECK(index.apply(0, good));
+  CHECK(index.apply(0, pin));
+  CHECK(index.apply(0, good));
+  DiskView view;
+  CHECK((index.find(id, 0, &view) && !view.pinned));
   for (const auto& [position, valid, verified] :
        {std::tuple<uint32_t, uint64_t, uint64_t>{2, 1, 0}, {~0u, 1, 0}, {1, 1u << 16, 0}, {1, 1, 2}}) {
     blocks.position = position;

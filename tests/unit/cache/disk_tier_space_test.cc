@@ -17,58 +17,6 @@ uint64_t bytes_in(const std::string& folder) {
   return bytes;
 }
 
-struct Packed {
-  DiskFile* file = nullptr;
-  uint32_t page = 0;
-  std::vector<DiskPackedItem> items;
-};
-
-DiskFile* new_segment(TierRig& rig) {
-  AskedJob<DiskNewSegmentJob> job;
-  REQUIRE(rig.run(job));
-  return job.file;
-}
-
-// Writes an object into the segment as the packer does, not yet told.
-void pack(Packed& packed, uint64_t number, uint64_t size) {
-  disk_format::PackedHeader header;
-  header.id[0] = id_of(number).words[0];
-  header.id[1] = id_of(number).words[1];
-  header.size = size;
-  header.block_count = static_cast<uint32_t>((size + limits::block_bytes - 1) / limits::block_bytes);
-  Buffer buffer(limits::page_bytes + size);
-  const std::span<std::byte> bytes = buffer.bytes().subspan(limits::page_bytes, size);
-  fill_object_bytes(number, 0, bytes);
-  for (uint32_t block = 0; block < header.block_count; ++block) {
-    const uint64_t begin = block * limits::block_bytes;
-    header.block_checksums[block] =
-        disk_format::block_checksum(bytes.subspan(begin, std::min<uint64_t>(limits::block_bytes, size - begin)));
-  }
-  seal(header, disk_format::packed_place(packed.file->segment, packed.page));
-  std::memcpy(buffer.bytes().data(), &header, sizeof header);
-  REQUIRE(pwrite(packed.file->fd, buffer.bytes().data(), buffer.size, off_t{packed.page} * 4096) ==
-          static_cast<ssize_t>(buffer.size));
-  packed.items.push_back({.id = id_of(number), .size = size, .page = packed.page});
-  packed.page += static_cast<uint32_t>(disk_format::packed_pages(size));
-}
-
-bool tell(TierRig& rig, Packed& packed) {
-  AskedJob<DiskPackedJob> job;
-  job.file = packed.file;
-  job.items = packed.items;
-  for (const DiskPackedItem& item : packed.items) job.reserved_bytes += disk_format::packed_pages(item.size) * 4096;
-  if (!rig.tier->begin_write(0, job.reserved_bytes)) return false;
-  const bool told = rig.run(job);
-  packed.items.clear();
-  return told;
-}
-
-void end(TierRig& rig, Packed& packed) {
-  AskedJob<DiskEndSegmentJob> job;
-  job.file = packed.file;
-  REQUIRE(rig.run(job));
-}
-
 disk_format::Uuid disk_of(TierRig& rig) {
   const Result<disk_format::FormatFile> format = disk_format::parse_format(read_file(rig.folder / "cache/FORMAT"));
   REQUIRE(format);
