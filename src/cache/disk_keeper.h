@@ -109,6 +109,7 @@ class DiskKeeper {
   uint64_t pinned_bytes() const;
   uint64_t bytes_to_pin(const DiskView& view) const;
   Result<void> pin(const ObjectId& id);
+  Result<void> tell_of_pins();
   void unpin(const ObjectId& id, const DiskView& view);
   void lose_pin(const ObjectId& id, const DiskView& view);
   void pin_if_awaited(const ObjectId& id);

@@ -53,8 +53,8 @@ Result<void> DiskKeeper::run_pin(DiskPinJob& job) {
                      : packs ? disk_format::packed_pages(job.object_bytes) * limits::page_bytes
                              : round_up_to_page(job.object_bytes);
   if (job.pinned_bytes + job.wanted_bytes > job.pinned_bytes_max) return fail(Code::full);
-  if (packs) return await(job.id, job.wanted_bytes) ? Result<void>() : fail(Code::again);
-  if (!known) {
+  if (packs && !await(job.id, job.wanted_bytes)) return fail(Code::again);
+  if (!known && !packs) {
     DiskCreateJob create;
     create.id = job.id;
     create.object_bytes = job.object_bytes;
@@ -62,7 +62,21 @@ Result<void> DiskKeeper::run_pin(DiskPinJob& job) {
     if (!created) return created;
     unit_.files.release(*create.file);
   }
-  return pin(job.id);
+  if (const Result<void> pinned = packs ? Result<void>() : pin(job.id); !pinned) return pinned;
+  // What is to come finds its room: a write that is refused would be left out until somebody reads it again.
+  const uint64_t held = unit_.space->held_bytes();
+  if (const uint64_t all = pinned_bytes(); all > held) unit_.space->want_room(all - held);
+  if (packs) return {};
+  const Result<void> told = tell_of_pins();
+  if (!told && index_.find(job.id, 0, &view)) unpin(job.id, view);
+  return told;
+}
+
+// What was answered outlives this process.
+Result<void> DiskKeeper::tell_of_pins() {
+  const Result<void> flushed = unit_.journal->flush();
+  if (!flushed) unit_.on_write_error(flushed.error().os_errno);
+  return flushed;
 }
 
 // The object is known and lies here.
@@ -110,7 +124,7 @@ Result<void> DiskKeeper::run_unpin(DiskUnpinJob& job) {
     const bool pinned = index_.find(job.id, 0, &view) && view.place.disk == unit_.number && view.pinned;
     if (pinned) unpin(job.id, view);
     job.unpinned = pinned || awaited ? 1 : 0;
-    return {};
+    return pinned ? tell_of_pins() : Result<void>();
   }
   job.unpinned = awaited_.size();
   awaited_.clear();
@@ -126,7 +140,7 @@ Result<void> DiskKeeper::run_unpin(DiskUnpinJob& job) {
       ++job.unpinned;
     }
   }
-  return {};
+  return tell_of_pins();
 }
 
 // ---- what is awaited ----

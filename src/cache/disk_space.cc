@@ -162,6 +162,19 @@ void DiskSpace::let_go(uint32_t entry) {
   update_wants_locked();
 }
 
+uint64_t DiskSpace::held_bytes() const {
+  const Guard guard(lock_);
+  return eviction_.held_bytes();
+}
+
+void DiskSpace::want_room(uint64_t bytes) {
+  const Guard guard(lock_);
+  if (taken_locked() + reserved_ + bytes <= limit_bytes()) return;
+  refused_bytes_ = std::max(refused_bytes_, bytes);
+  pinned_refused_ = true;
+  update_wants_locked();
+}
+
 void DiskSpace::settle(uint64_t bytes) {
   const Guard guard(lock_);
   BC_ASSERT(leaving_ >= bytes);

@@ -73,6 +73,9 @@ class DiskSpace {
   // As Eviction::hold and let_go; an entry that is not there is left alone.
   void hold(uint32_t entry);
   void let_go(uint32_t entry);
+  uint64_t held_bytes() const;
+  // So many bytes of what is pinned are to come: room is made for all of them.
+  void want_room(uint64_t bytes);
   // Bytes that were leaving are gone, or are kept by open descriptors.
   void settle(uint64_t bytes);
   void keep(uint64_t bytes);
