@@ -66,6 +66,8 @@ int read_all(const Target& target, CachedFile* out) {
   if (os_errno == 0) os_errno = target.attribute("source", &out->source);
   if (os_errno == 0) os_errno = target.attribute("version", &out->version);
   if (os_errno == 0) os_errno = read_tiers(target, &out->tiers);
+  out->pinned = bytes_of(out->tiers, "pinned") > 0;
+  std::erase_if(out->tiers, [](const TierBytes& tier) { return tier.tier == "pinned"; });
   if (os_errno == 0) os_errno = target.attribute("path", &out->backing_path);
   // Only files with a backing file have that one.
   return os_errno == ENODATA && !out->id.empty() ? 0 : os_errno;

@@ -19,13 +19,14 @@ struct CachedFile {
   std::string version;
   uint64_t size = 0;
   std::vector<TierBytes> tiers;  // "memory", "disk", "disk_verified", "peer"
+  bool pinned = false;           // it may not leave the disk
   std::string backing_path;      // of a whole and verified object's own file; empty: there is none
 };
 
 // 0 or an errno: ENODATA and EOPNOTSUPP say that it is no file of a mount, EPROTO that the daemon speaks otherwise.
 int read_cached_file(const std::string& path, CachedFile* out);
 int read_cached_file(int fd, CachedFile* out);
-// The two that every file of a long list is asked for.
+// The two that every file of a long list is asked for. Tiers: also "pinned", the size of a pinned one.
 int read_id(const std::string& path, std::string* out);
 int read_tiers(const std::string& path, std::vector<TierBytes>* out);
 

@@ -34,9 +34,9 @@ void print_json(const std::string& path, const CachedFile& file, bool passthroug
   }
   fmt::print(
       "{{\"file\":{},\"id\":{},\"size\":{},\"source\":{},\"version\":{},\"tiers\":{{{}}},\"path\":{},"
-      "\"passthrough\":{}}}\n",
+      "\"passthrough\":{},\"pinned\":{}}}\n",
       json_string(path), json_string(file.id), file.size, json_string(file.source), json_string(file.version), list,
-      file.backing_path.empty() ? "null" : json_string(file.backing_path), passthrough);
+      file.backing_path.empty() ? "null" : json_string(file.backing_path), passthrough, file.pinned);
 }
 
 void print_text(const CachedFile& file, const std::string& problem) {
@@ -48,6 +48,7 @@ void print_text(const CachedFile& file, const std::string& problem) {
                tier.bytes, share, (tier.bytes + limits::block_bytes - 1) / limits::block_bytes);
   }
   if (!file.backing_path.empty()) fmt::print("{:<11} {}\n", "path", file.backing_path);
+  fmt::print("{:<11} {}\n", "pinned", file.pinned ? "yes" : "no");
   fmt::print("{:<11} {}{}\n", "passthrough", problem.empty() ? "yes" : "no: ", problem);
 }
 

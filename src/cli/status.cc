@@ -63,6 +63,8 @@ void print_node(const Json& node) {
     const std::string why = name_of(each, "why");
     fmt::print("  disk      {:>10} of {}  {}  {}{}{}\n", size_of(each, "used"), size_of(each, "limit"),
                name_of(each, "path"), each.value("state", ""), why.empty() ? "" : ": ", why);
+    if (each.value("pinned", uint64_t{0}) > 0)
+      fmt::print("  pinned    {:>10} of {}\n", size_of(each, "pinned"), size_of(each, "pinned_max"));
   }
   for (const Json& volume : node.at("volumes")) print_volume(volume);
   for (const Json& origin : node.at("origins")) print_origin(origin);

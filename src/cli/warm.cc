@@ -1,10 +1,12 @@
 // warm: reads files through their mount, so that the cache has them before they are needed; says what the cache has of them;
-// or drops them.
+// keeps them there (pins), or drops them.
 //
 // It is an ordinary reader of the mount: what it may read is what its user may read, and what it fills is what any reader
 // would have filled. The disk is written behind the reads, and what comes faster than it can be written is left out. So
 // after the last read it waits until no more comes, and reads what lacks again, one file after the other; memory is told to
 // forget these first, because what lies there is not written a second time. A disk without room stays without.
+//
+// What is pinned is read whatever leaves for it, and as often as more of it comes to the disk.
 //
 // With --order it goes ahead of other readers of the list, and no further than --ahead beyond the furthest file that one of
 // them has opened. It ends when it has read all of it.
@@ -29,6 +31,7 @@
 #include "cli/progress.h"
 #include "cli/warm_ahead.h"
 #include "cli/warm_files.h"
+#include "cli/warm_pins.h"
 #include "cli/warm_reader.h"
 
 namespace blobcache::cli {
@@ -37,8 +40,10 @@ namespace {
 constexpr unsigned jobs_default = 8;
 constexpr unsigned jobs_max = 256;
 constexpr unsigned show_ms = 200;
-constexpr int control_ms = 12'000;  // longer than the daemon's own patience with a disk and a core
+constexpr int control_ms = 12'000;
 constexpr unsigned rounds_max = 4;
+constexpr unsigned rounds_pinned_max = 32;
+constexpr size_t files_pinned_at_once = 16'384;  // a daemon awaits 65,536 small ones a disk
 constexpr auto settle_look = std::chrono::milliseconds(100);
 constexpr auto settle_quiet = std::chrono::milliseconds(2'000);  // nothing more has come: it will not
 constexpr auto settle_limit = std::chrono::milliseconds(60'000);
@@ -52,6 +57,9 @@ struct Arguments {
   std::string ahead = "1GiB";
   bool check = false;
   bool evict = false;
+  bool pin = false;
+  bool unpin = false;
+  bool unpin_all = false;
   bool json = false;
   unsigned jobs = jobs_default;
 };
@@ -153,42 +161,25 @@ Lacking wait_for_disk(const std::vector<WarmFile>& files, bool shown) {
   }
 }
 
-// Empty, or the cause. command: "evict" or "forget".
-std::string tell_daemon(std::string_view command, const WarmFile& file) {
-  std::string id;
-  if (const int os_errno = read_id(file.path, &id); os_errno != 0) return std::strerror(os_errno);
-  const auto mount = mount_of(file.path);
-  if (!mount) return "its mount is gone";
-  std::string answer;
-  switch (ask_mount(*mount, fmt::format("{} {} {}", command, id, file.bytes), control_ms, &answer)) {
-    case Ping::Answer::alive: break;
-    case Ping::Answer::denied: return "its daemon may not be asked by this user; repeat as root or as its owner";
-    case Ping::Answer::silent: return "its daemon does not answer";
-    case Ping::Answer::gone: return "its daemon does not listen";
-  }
-  if (answer == "ok\n") return "";
-  constexpr std::string_view prefix = "error: ";
-  std::string cause = answer.starts_with(prefix) ? answer.substr(prefix.size()) : answer;
-  while (cause.ends_with('\n')) cause.pop_back();
-  return cause;
-}
-
 void fill(const Arguments& arguments, const std::vector<WarmFile>& files, Report* report) {
   const ReadResult result = read_files(files, arguments.jobs, !arguments.json);
-  report->bytes_read = result.bytes;
-  report->seconds = result.seconds;
+  report->bytes_read += result.bytes;
+  report->seconds += result.seconds;
   report->failures.insert(report->failures.end(), result.failures.begin(), result.failures.end());
   if (files.empty() || !ask_room(files[0].path)) return;
   Lacking lacking = wait_for_disk(files, !arguments.json);
-  for (unsigned round = 1; round < rounds_max && !lacking.files.empty(); ++round) {
+  unsigned idle_rounds = 0;
+  for (unsigned round = 1; round < (arguments.pin ? rounds_pinned_max : rounds_max) && !lacking.files.empty();
+       ++round) {
     // Without room it would only push out what came before.
-    if (lacking.bytes > ask_room(files[0].path).value_or(0)) return;
+    if (!arguments.pin && lacking.bytes > ask_room(files[0].path).value_or(0)) return;
     const uint64_t before = lacking.bytes;
     // Who may not tell the daemon leaves it at that.
-    std::erase_if(lacking.files, [](const WarmFile& file) { return !tell_daemon("forget", file).empty(); });
+    std::erase_if(lacking.files, [](const WarmFile& file) { return !tell_daemon("forget", file).done; });
     read_files(lacking.files, 1, !arguments.json);
     lacking = wait_for_disk(lacking.files, !arguments.json);
-    if (lacking.bytes >= before) return;
+    idle_rounds = lacking.bytes < before ? 0 : idle_rounds + 1;
+    if (idle_rounds > (arguments.pin ? 2u : 0u)) return;
   }
 }
 
@@ -225,8 +216,9 @@ void drop_pages(const std::string& path) {
 
 void print_report(const Arguments& arguments, const Report& report) {
   fmt::print("{} files, {}", report.files, format_bytes_short(report.bytes));
+  if (arguments.unpin) fmt::print(", unpinned");
   if (arguments.evict) fmt::print(", dropped");
-  if (!arguments.check && !arguments.evict) {
+  if (!arguments.check && !arguments.evict && !arguments.unpin) {
     const double rate = report.seconds > 0 ? static_cast<double>(report.bytes_read) / report.seconds : 0;
     fmt::print(", read in {:.1f} s ({}/s)", report.seconds, format_bytes_short(static_cast<uint64_t>(rate)));
   }
@@ -254,7 +246,8 @@ void print_report_json(const Report& report) {
 
 void describe(CLI::App& app, Arguments& arguments) {
   app.add_option("PATH", arguments.paths, "files, and directories with all that is below them, on a mount");
-  app.add_option("--list", arguments.list, "a file with one such path a line; -: standard input")->type_name("FILE");
+  auto* list = app.add_option("--list", arguments.list, "a file with one such path a line; -: standard input")
+                   ->type_name("FILE");
   auto* order = app.add_option("--order", arguments.order,
                                "such a list in the order in which programs will read it: goes ahead of them")
                     ->type_name("FILE");
@@ -262,27 +255,61 @@ void describe(CLI::App& app, Arguments& arguments) {
       ->type_name("SIZE")
       ->needs(order);
   auto* check = app.add_flag("--check", arguments.check, "read nothing, say what the cache has")->excludes(order);
-  app.add_flag("--evict", arguments.evict, "drop them from memory and disk instead")->excludes(check)->excludes(order);
+  auto* evict = app.add_flag("--evict", arguments.evict, "drop them from memory and disk instead")->excludes(check);
+  auto* pin = app.add_flag("--pin", arguments.pin, "and keep them on this node's disk, whatever else is read");
+  auto* unpin = app.add_flag("--unpin", arguments.unpin, "read nothing, let them leave the disk again");
+  auto* unpin_all = app.add_flag("--unpin-all", arguments.unpin_all,
+                                 "the same of all that the mount's daemon has, replaced versions too");
+  for (CLI::Option* other : {check, evict, unpin}) pin->excludes(other);
+  unpin->excludes(check);
+  for (CLI::Option* other : {check, evict, pin, unpin, order, list}) unpin_all->excludes(other);
+  for (CLI::Option* other : {evict, pin, unpin}) other->excludes(order);
   app.add_option("--jobs", arguments.jobs, fmt::format("reads at once ({})", jobs_default))
       ->check(CLI::Range(1u, jobs_max));
   app.add_flag("--json", arguments.json, "for programs");
   app.footer(
-      "Ends with 1 when a file could not be read or dropped; the others are done all the same.\n\n"
+      "Ends with 1 when a file could not be read, kept or dropped; the others are done all the same.\n\n"
       "Examples:\n  blobcache warm /mnt/models/llama\n  blobcache warm --check /mnt/models\n"
       "  find /mnt/models -name '*.safetensors' | blobcache warm --list=-\n"
+      "  blobcache warm --pin /mnt/models/llama\n"
       "  blobcache warm --order=epoch-3.txt --ahead=4GiB &");
 }
 
 void work(const Arguments& arguments, const WarmFiles& files, Report* report) {
-  if (arguments.evict) {
+  if (arguments.evict || arguments.unpin) {
     for (const WarmFile& file : files.files()) {
-      drop_pages(file.path);
-      const std::string cause = tell_daemon("evict", file);
-      if (!cause.empty()) report->failures.push_back({file.path, cause});
+      Told told{.done = true};
+      if (arguments.unpin) told = tell_daemon("unpin", file);
+      if (told.done && arguments.evict) {
+        drop_pages(file.path);
+        told = tell_daemon("evict", file);
+      }
+      if (!told.done) report->failures.push_back({file.path, told.text});
+    }
+  } else if (arguments.pin) {
+    const std::vector<WarmFile>& all = files.files();
+    for (size_t first = 0; first < all.size(); first += files_pinned_at_once) {
+      const size_t end = std::min(all.size(), first + files_pinned_at_once);
+      WarmPins pins;
+      pins.pin({all.data() + first, end - first});
+      fill(arguments, pins.files(), report);
+      pins.settle(&report->failures);
     }
   } else if (!arguments.check) {
     fill(arguments, files.files(), report);
   }
+}
+
+int unpin_everything(const Arguments& arguments) {
+  std::vector<WarmFailure> failures;
+  const uint64_t unpinned = unpin_all(arguments.paths, &failures);
+  for (const WarmFailure& failure : failures) fmt::print(stderr, "blobcache: {}: {}\n", failure.path, failure.cause);
+  if (arguments.json) {
+    fmt::print("{{\"unpinned\":{}}}\n", unpinned);
+  } else {
+    fmt::print("{} objects unpinned\n", unpinned);
+  }
+  return failures.empty() ? exit_done : exit_failed;
 }
 
 }  // namespace
@@ -302,6 +329,7 @@ int warm_command(int argc, char** argv) {
   if (arguments.paths.empty() && arguments.list.empty() && arguments.order.empty()) {
     return refuse(exit_wrong_use, "no file or directory is given; see `blobcache warm --help`");
   }
+  if (arguments.unpin_all) return unpin_everything(arguments);
   WarmFiles files;
   for (const std::string& path : arguments.paths) files.add(path);
   for (const std::string& list : {arguments.list, arguments.order}) {

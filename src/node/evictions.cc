@@ -18,23 +18,6 @@ int hex_value(char c) {
   return -1;
 }
 
-struct Object {
-  ObjectId id;
-  uint64_t bytes = 0;
-};
-
-// "ID BYTES"
-Result<Object> parse_object(std::string_view text) {
-  const size_t space = text.find(' ');
-  const Result<ObjectId> id = parse_object_id(text.substr(0, space));
-  const std::string_view number = space == std::string_view::npos ? "" : text.substr(space + 1);
-  Object object;
-  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), object.bytes);
-  if (!id || error != std::errc() || end != number.data() + number.size()) return fail(Code::invalid);
-  object.id = *id;
-  return object;
-}
-
 constexpr std::string_view bad_object = "error: an object id and its size are wanted\n";
 
 }  // namespace
@@ -68,21 +51,33 @@ Result<ObjectId> parse_object_id(std::string_view hex) {
   return id;
 }
 
+Result<NamedObject> parse_object(std::string_view text) {
+  const size_t space = text.find(' ');
+  const Result<ObjectId> id = parse_object_id(text.substr(0, space));
+  const std::string_view number = space == std::string_view::npos ? "" : text.substr(space + 1);
+  NamedObject object;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), object.bytes);
+  if (!id || error != std::errc() || end != number.data() + number.size()) return fail(Code::invalid);
+  object.id = *id;
+  return object;
+}
+
 Evictions::Evictions(SharedState& shared) : shared_(shared), drop_(std::make_unique<DropMessage>(*shared.memory)) {}
 
-Evictions::~Evictions() { BC_ASSERT(!thread_.joinable()); }
+Evictions::~Evictions() = default;
 
 std::string Evictions::evict(std::string_view arguments, Poster& poster, const Reactor& core) {
-  const Result<Object> object = parse_object(arguments);
+  const Result<NamedObject> object = parse_object(arguments);
   if (!object) return std::string(bad_object);
   if (const Result<void> removed = remove_from_disk(object->id); !removed && removed.error().code != Code::not_found) {
+    if (removed.error().code == Code::again) return "error: pinned\n";
     return fmt::format("error: the disk did not let go of it: {}\n", code_name(removed.error().code));
   }
   return drop_from_memory(object->id, object->bytes, poster, core);
 }
 
 std::string Evictions::forget(std::string_view arguments, Poster& poster, const Reactor& core) {
-  const Result<Object> object = parse_object(arguments);
+  const Result<NamedObject> object = parse_object(arguments);
   if (!object) return std::string(bad_object);
   return drop_from_memory(object->id, object->bytes, poster, core);
 }
@@ -100,25 +95,12 @@ std::string Evictions::drop_from_memory(const ObjectId& id, uint64_t bytes, Post
 
 Result<void> Evictions::remove_from_disk(const ObjectId& id) {
   if (shared_.disk == nullptr) return {};
-  if (thread_.joinable()) {
-    if (!removed_.try_acquire()) return fail(Code::timeout);
-    thread_.join();
-  }
+  if (!removal_.join(std::chrono::milliseconds(0))) return fail(Code::timeout);
   id_ = id;
-  thread_ = std::thread([this] {
-    result_ = shared_.disk->remove_and_wait(id_);
-    removed_.release();
-  });
-  if (!removed_.try_acquire_for(patience)) return fail(Code::timeout);
-  thread_.join();
+  if (!removal_.run([this] { result_ = shared_.disk->remove_and_wait(id_); }, patience)) return fail(Code::timeout);
   return result_;
 }
 
-bool Evictions::join() {
-  if (!thread_.joinable()) return true;
-  if (!removed_.try_acquire_for(patience)) return false;
-  thread_.join();
-  return true;
-}
+bool Evictions::join() { return removal_.join(patience); }
 
 }  // namespace blobcache::node

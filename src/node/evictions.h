@@ -3,22 +3,29 @@
 //   Owner     Node.   Thread  the main thread; the disk's part happens on a helper thread, because a disk may hang and the
 //             main thread has signals to answer
 //   Limits    one at a time, waited for at most patience_ms; a disk that hangs fails this command and the next ones
+//   Pins      a pinned object is not evicted; "evict" says "error: pinned\n", which is for programs
 #pragma once
 
 #include <memory>
 #include <semaphore>
 #include <string>
 #include <string_view>
-#include <thread>
 
 #include "base/object_id.h"
 #include "node/core.h"
+#include "node/helped_call.h"
 #include "ring/poster.h"
 
 namespace blobcache::node {
 
 // 32 hex digits. Errors: invalid.
 Result<ObjectId> parse_object_id(std::string_view hex);
+struct NamedObject {
+  ObjectId id;
+  uint64_t bytes = 0;
+};
+// "ID BYTES". Errors: invalid.
+Result<NamedObject> parse_object(std::string_view text);
 
 class Evictions {
  public:
@@ -43,10 +50,9 @@ class Evictions {
 
   SharedState& shared_;
   std::unique_ptr<DropMessage> drop_;
-  std::thread thread_;
-  ObjectId id_;
+  HelpedCall removal_;
+  ObjectId id_;  // of it
   Result<void> result_;
-  std::binary_semaphore removed_{0};
 };
 
 }  // namespace blobcache::node

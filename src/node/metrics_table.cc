@@ -278,6 +278,8 @@ constexpr Metric metrics[] = {
     {"blobcache_disk_written_bytes_total", "counter", "Bytes written to a disk.", each_disk<&DiskStats::written_bytes>},
     {"blobcache_disk_used_bytes", "gauge", "What the cache takes of a disk.", each_disk<&DiskStats::used_bytes>},
     {"blobcache_disk_limit_bytes", "gauge", "What it may take.", each_disk<&DiskStats::limit_bytes>},
+    {"blobcache_disk_pinned_bytes", "gauge", "What of a disk is pinned and may not leave.",
+     each_disk<&DiskStats::pinned_bytes>},
     {"blobcache_disk_state", "gauge", "0: ok, 1: not written to, 2: not used.", each_disk<&DiskStats::state>},
     {"blobcache_errors_total", "counter", "Errors that were handled, by what and where.", errors},
     {"blobcache_reactor_busy_ratio", "gauge", "Part of the last minute that a core was not waiting.", busy},

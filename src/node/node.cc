@@ -34,6 +34,7 @@
 #include "node/evictions.h"
 #include "node/notify.h"
 #include "node/pings.h"
+#include "node/pins.h"
 #include "node/plan.h"
 #include "node/pruner.h"
 #include "node/reload.h"
@@ -100,6 +101,7 @@ class Node {
   std::unique_ptr<Poster> poster_;
   Pruner pruner_;
   std::unique_ptr<Evictions> evictions_;
+  std::unique_ptr<Pins> pins_;
   std::string why_no_passthrough_;  // empty: it is in force
   int signal_fd_ = -1;
   int idle_fd_ = -1;
@@ -238,6 +240,9 @@ void Node::add_commands() {
   control_.add("forget", [this](std::string_view arguments) {
     return evictions_->forget(arguments, *poster_, cores_[0]->reactor());
   });
+  control_.add("pin", [this](std::string_view arguments) { return pins_->pin(arguments); });
+  control_.add("unpin", [this](std::string_view arguments) { return pins_->unpin(arguments); });
+  control_.add("unpin-all", [this](std::string_view arguments) { return pins_->unpin_all(arguments); });
   content_calls_.add_to(control_);
   control_.add("stop", [](std::string_view) {
     kill(getpid(), SIGTERM);
@@ -248,6 +253,7 @@ void Node::add_commands() {
 Outcome Node::open_control() {
   poster_ = std::make_unique<Poster>();
   evictions_ = std::make_unique<Evictions>(shared_);
+  pins_ = std::make_unique<Pins>(shared_);
   add_commands();
   if (const int os_errno = make_state_directory(); os_errno != 0) {
     return failed(fmt::format("cannot create {}: {}", state_directory(), std::strerror(os_errno)));
@@ -398,6 +404,7 @@ bool Node::stop() {
   bool clean = servers_busy_ == 0 || !cores_going_;
   if (!cores_going_) detach_volumes(shared_);
   clean &= evictions_ == nullptr || evictions_->join();
+  clean &= pins_ == nullptr || pins_->join();
   clean &= pruner_.stop(pruner_patience_ms);
   // While the cores still take what its helpers bring.
   content_calls_.stop();

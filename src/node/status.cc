@@ -162,11 +162,12 @@ std::string origin_json(const serve::Volume& volume) {
 
 std::string disk_json(const DiskStats& disk) {
   return fmt::format(
-      R"({{"path":{},"state":"{}","why":{},"stacked":{},"used":{},"limit":{},"evicted_bytes":{},"written_bytes":{},)"
+      R"({{"path":{},"state":"{}","why":{},"stacked":{},"used":{},"limit":{},"pinned":{},"pinned_max":{},"evicted_bytes":{},"written_bytes":{},)"
       R"("writes_shed":{},"read_errors":{},"write_errors":{},"corrupt_blocks":{},"scrubbed_bytes":{},"scan_frozen":{}}})",
       json_string(disk.path), state_name(disk.state), json_string(disk.why), disk.stacked, disk.used_bytes,
-      disk.limit_bytes, disk.evicted_bytes, disk.written_bytes, disk.writes_shed, disk.read_errors, disk.write_errors,
-      disk.corrupt_blocks, disk.scrubbed_bytes, disk.scan_frozen);
+      disk.limit_bytes, disk.pinned_bytes, disk.pinned_bytes_max, disk.evicted_bytes, disk.written_bytes,
+      disk.writes_shed, disk.read_errors, disk.write_errors, disk.corrupt_blocks, disk.scrubbed_bytes,
+      disk.scan_frozen);
 }
 
 // All disks together, then each.

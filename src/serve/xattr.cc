@@ -27,12 +27,13 @@ std::string readable_version(const FileVersion& version) {
   return hex;
 }
 
-// Bytes of the object that lie in each tier of this node.
+// Bytes of the object that lie in each tier of this node; of a pinned one, all of it is pinned.
 std::string tiers_json(Volume& volume, const ObjectId& id, uint64_t size) {
   DiskObjectFacts facts;
   if (volume.disk != nullptr) facts = volume.disk->facts(id, size);
-  return fmt::format(R"({{"memory":{},"disk":{},"disk_verified":{},"peer":0}})", volume.memory->cached_bytes(id, size),
-                     facts.valid_bytes, facts.verified_bytes);
+  return fmt::format(R"({{"memory":{},"disk":{},"disk_verified":{},"peer":0,"pinned":{}}})",
+                     volume.memory->cached_bytes(id, size), facts.valid_bytes, facts.verified_bytes,
+                     facts.pinned ? size : 0);
 }
 
 // Empty: it has none, or not all of it is known to be right.

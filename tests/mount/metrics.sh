@@ -102,6 +102,10 @@ expect_read disk
 expect_moved blobcache_l2_bytes_fetched_total 0
 used=$(value 'blobcache_disk_used_bytes.*')
 ((used >= bytes)) || fail "disk_used_bytes is $used"
+[[ $(value 'blobcache_disk_pinned_bytes.*') == 0 ]] || fail "the disk's pinned bytes are not 0"
+"$BLOBCACHE" warm --pin "$mnt/file" >"$MOUNT_TMP/warm" 2>&1 || fail "warm --pin: $(<"$MOUNT_TMP/warm")"
+scrape "$MOUNT_TMP/after"
+[[ $(value 'blobcache_disk_pinned_bytes.*') == "$bytes" ]] || fail "the disk's pinned bytes are not those of the file"
 [[ $(value 'blobcache_disk_state.*') == 0 ]] || fail "the disk's state is not 0"
 
 # The text is what Prometheus reads. Its linter dislikes units that are no base units, which the older names have.
