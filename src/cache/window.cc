@@ -173,6 +173,7 @@ void PrefetchWindows::on_read(const Pattern& pattern, const ByteRange& read, Pre
     return;
   }
   BC_ASSERT(pattern.stream < Pattern::streams_max);
+  read_bytes_ += read.bytes;
   Stream& stream = streams_[pattern.stream];
   if (layout_ != nullptr && pattern.kind == PatternKind::strided) return end(stream, budget, plan);
   if (pattern.changed || stream.kind != pattern.kind) {
@@ -448,6 +449,29 @@ void PrefetchWindows::stop(PrefetchBudget& budget, WindowPlan* plan) {
   *plan = {};
   for (Stream& stream : streams_) end(stream, budget, plan);
   for (; orphan_count_ > 0; --orphan_count_) totals_.unused_bytes += orphans_[orphan_count_ - 1].bytes;
+}
+
+void PrefetchWindows::foretell(uint64_t bytes, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan) {
+  *plan = {};
+  Stream& stream = streams_.back();
+  BC_ASSERT(!stream.live() && bytes <= options_.max_window_bytes);
+  stream = {};
+  stream.kind = PatternKind::forward;
+  stream.generation = ++generations_;
+  stream.window_bytes = bytes;
+  begin_steps(stream, {0, 1}, false);
+  issue(stream, std::min(stream.steps, (bytes + stream.step_bytes - 1) / stream.step_bytes), budget, now_ns, plan);
+}
+
+uint64_t PrefetchWindows::window_at_end() const {
+  uint64_t window = 0;
+  bool at_end = read_bytes_ / 7 >= file_bytes_ / 8;
+  for (const Stream& stream : streams_) {
+    if (!stream.live() || stream.records || stream.stride_bytes < 0 || stream.read_bytes == 0) continue;
+    window = std::max(window, stream.window_bytes);
+    at_end |= stream.issued == stream.steps && read_bytes_ >= file_bytes_ / 2;
+  }
+  return at_end ? window : 0;
 }
 
 PrefetchWindows::Stream* PrefetchWindows::find(const WindowRange& range) {

@@ -123,6 +123,11 @@ class PrefetchWindows {
   // It is fetched once more, so it had been evicted.
   void on_fetched_again(const ByteRange& range) { totals_.unused_bytes += take_orphans(range); }
   void stop(PrefetchBudget& budget, WindowPlan* plan);
+  // The first `bytes` of a file that nobody has opened yet. Its own stream, ended by stop() or when its place is needed.
+  void foretell(uint64_t bytes, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan);
+  // The readers of the file have come so far that what follows it will be read next: a stream that has read half of it is
+  // fetched ahead to its end, or seven eighths were read in whatever order. The window they had; 0: not yet.
+  uint64_t window_at_end() const;
 
   const Totals& totals() const { return totals_; }
   // Of a stream: its window, 0: there is none; for the status and tests.
@@ -202,6 +207,7 @@ class PrefetchWindows {
   ByteRange apart_;       // what was read last without being of a stream
   uint8_t distrust_ = 0;  // halvings of the first window
   uint32_t generations_ = 0;
+  uint64_t read_bytes_ = 0;  // of reads that had a stream
   Totals totals_;
   std::array<Stream, Pattern::streams_max> streams_;
   // Whole blocks that were fetched for a stream and given up by it: not unused before nobody else reads them.

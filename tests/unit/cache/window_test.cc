@@ -448,4 +448,62 @@ TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
   }
 }
 
+TEST_CASE("foretold: the beginning of a file that nobody has opened, used as it is read, unused when it is not") {
+  Follower follower(200 * MiB);
+  follower.windows.foretell(24 * MiB + 1, follower.budget, 0, &follower.plan);
+  REQUIRE(follower.plan.fetch_count == 1);
+  const WindowRange told = follower.plan.fetches[0];
+  CHECK(told.range == ByteRange{0, 24 * MiB + 64 * KiB});
+  CHECK(follower.budget.memory_bytes() == told.granted_bytes);
+  follower.fetched.add(told.range);
+  follower.budget.on_landed(told.granted_bytes);
+  scan(follower, 0, 8 * MiB);
+  CHECK(follower.windows.totals().used_bytes >= 8 * MiB);
+  CHECK(follower.ready_bytes == 8 * MiB);
+  follower.stop();
+  CHECK(follower.windows.totals().unused_bytes >= 16 * MiB);
+
+  Follower unread(MiB);
+  unread.windows.foretell(MiB, unread.budget, 0, &unread.plan);
+  unread.budget.on_landed(unread.plan.fetches[0].granted_bytes);
+  unread.stop();
+  CHECK(unread.windows.totals().unused_bytes == MiB);
+}
+
+TEST_CASE("foretold: no more than the budget has") {
+  Follower follower(GiB);
+  PrefetchBudget small({.in_flight_bytes_max = 4 * MiB, .memory_bytes_max = 4 * MiB});
+  follower.windows.foretell(64 * MiB, small, 0, &follower.plan);
+  REQUIRE(follower.plan.fetch_count == 1);
+  CHECK(follower.plan.fetches[0].range == ByteRange{0, 4 * MiB});
+  WindowPlan more;
+  Follower next(GiB);
+  next.windows.foretell(64 * MiB, small, 0, &more);
+  CHECK(more.fetch_count == 0);
+}
+
+TEST_CASE("the end of a file is in sight of who reads it in order, not of others") {
+  Follower follower(512 * MiB);
+  scan(follower, 0, 256 * MiB);
+  CHECK(follower.windows.window_at_end() == 0);
+  scan(follower, 256 * MiB, 224 * MiB);
+  CHECK(follower.windows.window_at_end() == 256 * MiB);
+
+  Follower tail(512 * MiB);
+  scan(tail, 480 * MiB, 32 * MiB);
+  CHECK(tail.windows.window_at_end() == 0);
+
+  Follower backward(64 * MiB);
+  for (uint64_t at = 64 * MiB; at > 0; at -= MiB) backward.read({at - MiB, MiB});
+  CHECK(backward.windows.window_at_end() == 0);
+
+  Follower random(64 * MiB);
+  uint64_t number = 1;
+  for (unsigned i = 0; i < 100'000; ++i) {
+    number = number * 6364136223846793005 + 1442695040888963407;
+    random.read({(number >> 33) % (64 * MiB / (4 * KiB)) * 4 * KiB, 4 * KiB});
+    REQUIRE(random.windows.window_at_end() == 0);
+  }
+}
+
 }  // namespace blobcache
