@@ -172,6 +172,7 @@ Outcome Node::take_memory() {
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
     volume->memory = shared_.memory.get();
     volume->prefetch = shared_.prefetch.get();
+    if (shared_.prefetch != nullptr) volume->foreteller = std::make_unique<serve::Foreteller>(*shared_.prefetch);
   }
   return {};
 }

@@ -93,7 +93,7 @@ std::string prefetch_json(const std::vector<std::unique_ptr<Core>>& cores, unsig
   }
   return fmt::format(
       R"({{"disk":{},"origin":{},"used":{},"wasted":{},"canceled":{},"pieces":{},"failed":{},"linked":{},"chains":{},)"
-      R"("submissions":{},"broken":{},"in_flight_max":{}}})",
+      R"("submissions":{},"broken":{},"in_flight_max":{},"files":{},"files_opened":{}}})",
       from(Tier::disk), from(Tier::origin),
       total([](const Counters& c) -> const Counter& { return c.prefetch_used_bytes; }),
       total([](const Counters& c) -> const Counter& { return c.prefetch_wasted_bytes; }),
@@ -103,7 +103,9 @@ std::string prefetch_json(const std::vector<std::unique_ptr<Core>>& cores, unsig
       total([](const Counters& c) -> const Counter& { return c.prefetch_linked_bytes; }),
       total([](const Counters& c) -> const Counter& { return c.prefetch_chains; }),
       total([](const Counters& c) -> const Counter& { return c.prefetch_submissions; }),
-      total([](const Counters& c) -> const Counter& { return c.prefetch_chains_broken; }), in_flight_max);
+      total([](const Counters& c) -> const Counter& { return c.prefetch_chains_broken; }), in_flight_max,
+      total([](const Counters& c) -> const Counter& { return c.prefetch_files; }),
+      total([](const Counters& c) -> const Counter& { return c.prefetch_files_opened; }));
 }
 
 Sums sum(const std::vector<std::unique_ptr<Core>>& cores, unsigned volume) {

@@ -35,8 +35,10 @@ struct Counters {
   Counter origin_reads;
   Counter origin_bytes;
   Counter passthrough_opens;
-  Counter passthrough_bytes;  // of the objects that were opened so; what is read of them nobody tells us
-  Counter prefetch_pieces;    // begun
+  Counter passthrough_bytes;      // of the objects that were opened so; what is read of them nobody tells us
+  Counter prefetch_pieces;        // begun
+  Counter prefetch_files;         // before anybody had opened them
+  Counter prefetch_files_opened;  // of these
   std::array<Counter, tier_count> prefetch_bytes;  // that came
   Counter prefetch_used_bytes;
   Counter prefetch_wasted_bytes;    // nobody read them while they were there

@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include <dirent.h>
+
 #include <sys/stat.h>
 
 #include "fuse/reply.h"
@@ -16,6 +18,7 @@ namespace {
 
 constexpr uint32_t entries_per_batch = 1024;
 constexpr uint32_t entries_per_batch_with_info = 256;
+constexpr uint32_t names_min = 4;
 
 uint32_t padded(size_t bytes) { return static_cast<uint32_t>((bytes + 7) & ~size_t{7}); }
 
@@ -67,10 +70,33 @@ uint32_t VolumeServer::encode_entries(Handle& handle, std::byte* to, uint32_t by
     dirent->type = entry.type;
     std::memcpy(reinterpret_cast<std::byte*>(dirent) + sizeof(fuse_dirent), entry.name.data(), entry.name.size());
     used += bytes;
+    if (handle.names != nullptr) note_name(handle, entry);
     handle.entries_from = entry.next_offset;
     ++handle.entries_told;
   }
   return used;
+}
+
+// Whoever lists a directory from its start to its end tells which files will be opened after which (cache/neighbours.h).
+// Names are noted as they are told: what was fetched and not told may be fetched again.
+void VolumeServer::note_listing(Handle& handle, const ListCall& call) {
+  if (volume().foreteller == nullptr) return;
+  if (call.offset == 0) {
+    handle.names = std::make_unique<DirectoryNames>();
+    handle.names_until = 0;
+  }
+  if (handle.names == nullptr || !call.entries.empty()) return;
+  if (handle.names_until == call.offset && handle.names->count() >= names_min) {
+    volume().foreteller->on_listed(handle.key, std::move(handle.names));
+  }
+  handle.names = nullptr;
+}
+
+void VolumeServer::note_name(Handle& handle, const DirectoryEntry& entry) {
+  const bool follows = handle.names_until == handle.entries_from;
+  const bool is_file = entry.type == DT_REG || entry.type == DT_UNKNOWN;
+  handle.names_until = entry.next_offset;
+  if (!follows || (is_file && !handle.names->add(entry.name))) handle.names = nullptr;
 }
 
 Task VolumeServer::read_directory(TaskStack&, Request& request, bool plus) {
@@ -114,6 +140,7 @@ Task VolumeServer::read_directory(TaskStack&, Request& request, bool plus) {
   if (call->failed) {
     server.reply_failure(request, ErrorPlace::list, call->error, handle->key);
   } else {
+    server.note_listing(*handle, *call);
     std::swap(handle->entries, call->entries);
     handle->entries_told = 0;
     handle->entries_from = in.offset;

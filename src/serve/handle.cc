@@ -33,7 +33,6 @@ Handle* Handles::take() {
   Handle& handle = segments_[free_ / segment_size].load(std::memory_order_relaxed)[free_ % segment_size];
   free_ = handle.next_free;
   handle.references.store(1, std::memory_order_relaxed);
-  open_.fetch_add(1, std::memory_order_relaxed);
   return &handle;
 }
 
@@ -41,6 +40,7 @@ void Handles::publish(Handle& handle) {
   const uint32_t generation = handle.generation.load(std::memory_order_relaxed);
   BC_ASSERT(generation % 2 == 0);
   handle.generation.store(generation + 1, std::memory_order_release);
+  open_.fetch_add(1, std::memory_order_relaxed);
 }
 
 Handle* Handles::get(uint64_t id) {
@@ -57,9 +57,13 @@ Handle* Handles::get(uint64_t id) {
 void Handles::put_back(Handle& handle) {
   const std::lock_guard guard(lock_);
   const uint32_t generation = handle.generation.load(std::memory_order_relaxed);
-  if (generation % 2 == 1) handle.generation.store(generation + 1, std::memory_order_release);
+  if (generation % 2 == 1) {
+    handle.generation.store(generation + 1, std::memory_order_release);
+    open_.fetch_sub(1, std::memory_order_relaxed);
+  }
   handle.entries.clear();
   handle.entries.shrink_to_fit();
+  handle.names = nullptr;
   handle.entries_told = 0;
   handle.entries_from = 0;
   handle.listing = false;
@@ -70,7 +74,6 @@ void Handles::put_back(Handle& handle) {
   BC_ASSERT(handle.disk_files.current() == nullptr);
   handle.next_free = free_;
   free_ = handle.index;
-  open_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 }  // namespace blobcache::serve

@@ -15,6 +15,7 @@
 #include "base/object_id.h"
 #include "base/spinlock.h"
 #include "cache/disk_jobs.h"
+#include "cache/neighbours.h"
 #include "fuse/inodes.h"
 #include "origin/origin.h"
 #include "serve/kept_files.h"
@@ -33,8 +34,9 @@ struct Handle {
   uint32_t index = 0;
   uint32_t next_free = 0;
 
-  // Written before the handle is published, constant afterwards.
-  fuse::NodeId node = 0;
+  // Written before the handle is published, constant afterwards. What stands in for an open (foretell.h) has no node before
+  // that, while a core reads on its behalf.
+  std::atomic<fuse::NodeId> node = 0;
   std::string key;
   FileVersion version;
   ObjectId object;
@@ -65,6 +67,8 @@ struct Handle {
   // Directories: the part of the listing that was fetched but not yet told. Used by one READDIR at a time.
   bool listing = false;
   std::vector<DirectoryEntry> entries;
+  std::unique_ptr<DirectoryNames> names;  // of files, as far as it was listed from its start in one go
+  uint64_t names_until = 0;               // the cookie behind the last of them
   size_t entries_told = 0;
   uint64_t entries_from = 0;  // the cookie that entries[entries_told] follows
   bool entries_have_info = false;

@@ -98,22 +98,24 @@ Handle* VolumeServer::take_handle(Request& request, const fuse::Node& node) {
   return handle;
 }
 
-void VolumeServer::publish_handle(Handle& handle, const fuse::Node& node, Pending<OpenCall>& call) {
+// All but how it is read.
+void VolumeServer::describe_handle(Handle& handle, const fuse::Node& node, const ObjectId& object,
+                                   Pending<OpenCall>& call) {
   handle.node = node.id;
   handle.key = node.key;
   handle.version = call.info.version;
-  handle.origin_fd.store(call.fd, std::memory_order_relaxed);
+  handle.object_bytes = object.is_null() ? 0 : call.info.attributes.size;  // a directory has none
+  handle.object = object;
+  handle.origin_fd = call.fd;
   handle.cacheable = !call.info.young;
   call.fd = -1;
-  volume().handles.publish(handle);
 }
 
 void VolumeServer::open_directory(Request& request, const fuse::Node& node, Pending<OpenCall>& call) {
   Handle* handle = take_handle(request, node);
   if (handle == nullptr) return;
-  handle->object_bytes = 0;
-  handle->object = {};
-  publish_handle(*handle, node, call);
+  describe_handle(*handle, node, {}, call);
+  volume().handles.publish(*handle);
   auto& out = request.slot->reply_as<fuse_open_out>();
   out.fh = handle->id();
   // The kernel keeps the listing while the directory's mtime stays what it was.
@@ -124,13 +126,18 @@ void VolumeServer::open_directory(Request& request, const fuse::Node& node, Pend
 Task VolumeServer::open_file(TaskStack&, Request& request, const fuse::Node& node, const ObjectId& object,
                              Pending<OpenCall>& call) {
   VolumeServer& server = *request.server;
-  Handle* handle = server.take_handle(request, node);
-  if (handle == nullptr) co_return;
+  Prefetcher* prefetcher = server.prefetcher_.get();
   const bool young = call.info.young;
-  handle->object_bytes = call.info.attributes.size;
-  handle->object = object;
+  Handle* handle = prefetcher == nullptr ? nullptr : prefetcher->take_foretold(node.key, call.info.version);
+  const bool foretold = handle != nullptr;
+  if (!foretold) {
+    handle = server.take_handle(request, node);
+    if (handle == nullptr) co_return;
+    server.describe_handle(*handle, node, object, call);
+  }
+  const uint64_t bytes = handle->object_bytes;
+  const bool absent = prefetcher != nullptr && !foretold && prefetcher->lacks(handle->object, bytes);
   handle->buffered = (request.slot->argument<fuse_open_in>().flags & static_cast<uint32_t>(O_DIRECT)) == 0;
-  handle->cacheable = !young;
   handle->node = node.id;
   OpenChoice choice;
   if (server.volume().passes_through()) {
@@ -139,8 +146,12 @@ Task VolumeServer::open_file(TaskStack&, Request& request, const fuse::Node& nod
     choice.mode = OpenMode::cached;  // one way only, but open nodes are counted: the kernel is not asked to forget them
   }
   handle->mode = choice.mode;
-  server.publish_handle(*handle, node, call);
+  if (foretold && choice.mode == OpenMode::passthrough) prefetcher->on_passthrough(*handle);
+  server.volume().handles.publish(*handle);
   server.reply_open(request, *handle, choice, young);
+  if (prefetcher == nullptr || young) co_return;
+  prefetcher->on_opened({.key = node.key, .bytes = bytes, .absent = absent, .foretold = foretold});
+  prefetcher->pump();
 }
 
 void VolumeServer::reply_open(Request& request, Handle& handle, const OpenChoice& choice, bool young) {

@@ -80,8 +80,8 @@ void PrefetchNode::sweep(uint64_t now_ns) {
   if (sweep_left_ == 0) sweep_due_ns_.store(now_ns + sweep_ns, std::memory_order_relaxed);
 }
 
-FilePrefetch::FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it, bool whole)
-    : node(node_of_it), handle(handle_of_it), whole_(whole) {
+FilePrefetch::FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it, bool whole, bool neighbour)
+    : node(node_of_it), handle(handle_of_it), whole_(whole), neighbour_(neighbour) {
   watched_.file = this;
 }
 
@@ -120,9 +120,30 @@ bool FilePrefetch::on_read(const ByteRange& read, std::span<const ByteRange> abs
   WindowPlan plan;
   windows.on_read(now, read, node.budget(), now_ns, &plan);
   want(plan);
+  if (window_at_end_.load(relaxed) == 0) window_at_end_.store(windows.window_at_end(), relaxed);
   *use = count();
   if (in_list_ || wanted_count_ == 0) return false;
   return in_list_ = true;
+}
+
+bool FilePrefetch::foretell(uint64_t bytes, uint64_t now_ns) {
+  if (!streaming_.exchange(true, std::memory_order_acq_rel)) node.watch(*this);
+  const std::lock_guard held(lock_);
+  last_read_ns_ = now_ns;
+  WindowPlan plan;
+  windows().foretell(bytes, node.budget(), now_ns, &plan);
+  want(plan);
+  in_list_ = wanted_count_ > 0;
+  return in_list_;
+}
+
+void FilePrefetch::on_passthrough(PrefetchUse* use) {
+  const std::lock_guard held(lock_);
+  if (windows_ == nullptr) return;
+  WindowPlan plan;
+  windows_->on_read({}, {0, handle.object_bytes}, node.budget(), last_read_ns_, &plan);
+  want(plan);
+  *use = count();
 }
 
 // Under the lock.
@@ -224,8 +245,10 @@ PrefetchUse FilePrefetch::count() {
   const PrefetchWindows::Totals& totals = windows_->totals();
   // What was canceled before it began was never fetched.
   const uint64_t wasted = totals.unused_bytes - std::min(totals.unused_bytes, canceled_unused_bytes_);
-  const PrefetchUse now{.used_bytes = totals.used_bytes,
-                        .wasted_bytes = std::max(wasted, counted_.wasted_bytes),
+  // Whole blocks are counted: of a small file that would be twice what it has.
+  const uint64_t most = neighbour_ ? handle.object_bytes : UINT64_MAX;
+  const PrefetchUse now{.used_bytes = std::min(most, totals.used_bytes),
+                        .wasted_bytes = std::min(most, std::max(wasted, counted_.wasted_bytes)),
                         .canceled_bytes = canceled_bytes_};
   const PrefetchUse use{.used_bytes = now.used_bytes - counted_.used_bytes,
                         .wasted_bytes = now.wasted_bytes - counted_.wasted_bytes,

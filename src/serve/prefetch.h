@@ -2,7 +2,7 @@
 //   PrefetchNode   what the files of a node share: budget, settings, and which files have windows
 //   FilePrefetch   of one open file: its pattern, its windows, and what of these is wanted and has not begun
 //   Prefetcher     of one core and volume: makes loads of what is wanted (prefetch_loads.cc), those from disk as chains of
-//                  linked reads (prefetch_chains.cc)
+//                  linked reads (prefetch_chains.cc). And of files that nobody has opened yet (prefetch_files.cc)
 //   Owner     Node; a Handle, from its first miss on; a VolumeServer
 //   Thread    any; any, one at a time by a lock; the core's
 //   Limits    the budget: a quarter of the arena for what is fetched and not read yet; files_max files followed;
@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/config.h"
 #include "base/list.h"
@@ -25,8 +26,10 @@
 #include "cache/memory_tier.h"
 #include "cache/pattern.h"
 #include "cache/window.h"
+#include "origin/origin.h"
 #include "ring/sqe.h"
 #include "ring/timer.h"
+#include "serve/foretell.h"
 
 namespace blobcache::serve {
 
@@ -93,7 +96,8 @@ struct PrefetchUse {
 
 struct FilePrefetch : ListNode {  // the node: among the files that a core has work for
   // whole: who reads a piece of it reads all of it (profile "model"): its pieces bound nothing.
-  FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it, bool whole);
+  // neighbour: it is a small file that was foretold.
+  FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it, bool whole, bool neighbour = false);
   ~FilePrefetch();
 
   // A user's read; absent: pieces of it that were neither in memory nor on their way. True: there is something to begin
@@ -101,6 +105,17 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   bool on_read(const ByteRange& read, std::span<const ByteRange> absent, uint64_t now_ns, PrefetchUse* use);
   // Nobody reads any more, for now.
   void stop(PrefetchUse* use);
+
+  // Nobody has opened it yet: its first bytes. True: a core has to take it into its list. False: there is no room.
+  bool foretell(uint64_t bytes, uint64_t now_ns);
+  // All of it is read, by the kernel and without us.
+  void on_passthrough(PrefetchUse* use);
+  bool neighbour() const { return neighbour_; }
+  // Once, when its readers have nearly come to its end: the window that they had; else 0.
+  uint64_t take_window_at_end() {
+    const uint64_t window = window_at_end_.load(relaxed);
+    return window == 0 || window == told ? 0 : window_at_end_.exchange(told, relaxed);
+  }
 
   // For the core that has it in its list. The range to begin next; false: there is none, and no core has it any more.
   bool front(WindowRange* front_out, uint64_t now_ns);
@@ -125,6 +140,13 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   bool learns() const { return learning_.load(relaxed) == Learning::yes; }
   bool begins_piece(const ByteRange& read);
   bool learn(MemoryTier& memory, uint32_t now_s);
+  // It is an index of other files, small as it may be: to be learned.
+  void learn_index() {
+    Learning state = Learning::not_yet;
+    learning_.compare_exchange_strong(state, Learning::yes, relaxed);
+  }
+  // Once, when it was an index: the first of the files that it names; else empty.
+  std::string take_first_sibling();
   static bool is_layout(const WindowRange& piece) { return piece.stream == layout_stream; }
 
   // A visit of the disk tier's chunk that prefetch told it of stands for the reader's own, which follows.
@@ -147,6 +169,7 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   std::atomic<uint32_t>& slot_of(uint64_t position) { return visits_[position % visits_.size()]; }
   static constexpr unsigned wanted_max = 48;
   static constexpr uint8_t layout_stream = 254;
+  static constexpr uint64_t told = ~uint64_t{0};
   enum class Learning : uint8_t { not_yet, yes, done };
 
   void note_header(const ByteRange& read);
@@ -176,6 +199,9 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   bool in_list_ = false;  // of a core
   uint64_t last_read_ns_ = 0;
   const bool whole_;
+  const bool neighbour_;
+  std::atomic<uint64_t> window_at_end_{0};
+  std::string first_sibling_;
   std::atomic<Learning> learning_{Learning::not_yet};
   uint8_t layout_looks_ = 0;
   ByteRange layout_asked_;
@@ -210,6 +236,17 @@ class Prefetcher {
   void on_disk_depth(unsigned reads);
   void on_miss(Handle& handle, ReadRange range, const Plan& plan);  // planned
   void on_release(Handle& handle);
+
+  // Files that nobody has opened yet (prefetch_files.cc).
+  // An OPEN: the handle that stands in for it, with a reference, complete but for what the open says; null: none does.
+  Handle* take_foretold(const std::string& key, const FileVersion& version);
+  // Whether it has to be fetched from the origin, as far as anybody wants to know.
+  bool lacks(const ObjectId& object, uint64_t bytes) const;
+  void on_opened(const Foreteller::Opened& file);
+  void on_passthrough(Handle& handle);
+  static bool may_be_index(const Handle& handle, ReadRange range, const std::byte* bytes);
+  void on_index(Handle& handle);
+
   // Begins what is wanted, as far as there is room. After the reply.
   void pump() {
     if (!files_.empty()) [[unlikely]]
@@ -237,6 +274,12 @@ class Prefetcher {
     bool at_origin = false;
   };
   enum class Step : uint8_t { begun, full, no_room, nothing };
+  // A file that is wanted before it is opened, asked for at the origin.
+  struct FileCall : OpenCall {
+    Prefetcher* prefetcher = nullptr;
+    Foreteller::Wish wish;
+  };
+  static constexpr unsigned file_calls_max = 32;
 
   FilePrefetch* follow(Handle& handle);
   void enlist(FilePrefetch& file);
@@ -260,6 +303,15 @@ class Prefetcher {
   void finish(Piece& piece);
   void retry_soon();
   static void on_retry(Timer& timer);
+
+  void act(Foreteller::Change& change);
+  void ask(Foreteller::Wish& wish);
+  static void on_asked(OriginCall& call);
+  Handle* begin_standing_in(FileCall& call);
+  void want_shard(Foreteller::Shard shard);
+  void end(Handle& handle);
+  void end_files();
+  static void on_expiry(Timer& timer);
 
   VolumeServer& server_;
   PrefetchNode& node_;
@@ -286,6 +338,11 @@ class Prefetcher {
   } retry_;
   uint64_t retry_ns_ = 1;
   unsigned retries_ = 0;
+  Pool<FileCall> file_calls_{file_calls_max};
+  struct Expiry : Timer {
+    using Timer::Timer;
+    Prefetcher* prefetcher = nullptr;
+  } expiry_{&Prefetcher::on_expiry};
 };
 
 }  // namespace blobcache::serve

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <utility>
 
 #include "serve/handle.h"
 #include "serve/prefetch.h"
@@ -45,6 +46,7 @@ ByteRange FilePrefetch::layout_needs() const {
 
 void FilePrefetch::end_learning() {
   const uint64_t bytes = layout_ == nullptr ? 0 : layout_->extents().size_bytes();
+  if (layout_ != nullptr && !layout_->siblings().empty()) first_sibling_ = layout_->siblings().front();
   if (bytes == 0 || layout_->malformed() || !node.try_add_layout(bytes)) {
     layout_ = nullptr;
   } else {
@@ -90,6 +92,12 @@ bool FilePrefetch::take_layout(MemoryTier& memory, uint32_t now_s) {
     }
   }
   return true;
+}
+
+std::string FilePrefetch::take_first_sibling() {
+  if (learning_.load(std::memory_order_acquire) != Learning::done) return {};
+  const std::lock_guard held(lock_);
+  return std::exchange(first_sibling_, {});
 }
 
 bool FilePrefetch::learn(MemoryTier& memory, uint32_t now_s) {

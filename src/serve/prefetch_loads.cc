@@ -80,7 +80,8 @@ Prefetcher::Prefetcher(VolumeServer& server, PrefetchNode& node, const Limits& l
       limits_(limits),
       pieces_(limits.disk_loads + limits.origin_loads),
       retry_(&Prefetcher::on_retry) {
-  retry_.prefetcher = this;
+  retry_.prefetcher = expiry_.prefetcher = this;
+  for (uint32_t i = 0; i < file_calls_max; ++i) file_calls_[i].prefetcher = this;
   for (uint32_t i = 0; i < pieces_.count(); ++i) {
     pieces_[i].prefetcher = this;
     pieces_[i].plan.piece = &pieces_[i];
@@ -153,6 +154,9 @@ void Prefetcher::on_read(FilePrefetch& file, ReadRange range, std::span<const By
   if (file.on_read(range_of(range), absent, now_ns, &use)) enlist(file);
   add(use);
   node_.sweep(now_ns);
+  if (const uint64_t window = file.take_window_at_end(); window != 0) [[unlikely]] {
+    want_shard({.key = next_shard(file.handle.key), .bytes = window});
+  }
 }
 
 void Prefetcher::enlist(FilePrefetch& file) {
@@ -163,6 +167,11 @@ void Prefetcher::enlist(FilePrefetch& file) {
 
 void Prefetcher::learn(FilePrefetch& file) {
   if (file.learn(*server_.volume().memory, server_.now_s())) enlist(file);
+  if (const std::string first = file.take_first_sibling(); !first.empty()) {
+    const std::string& index = file.handle.key;
+    const size_t folder = index.rfind('/') + 1;  // 0: it lies in the root
+    want_shard({.key = index.substr(0, folder) + first, .bytes = node_.window().min_window_bytes});
+  }
 }
 
 void Prefetcher::on_release(Handle& handle) {
@@ -171,6 +180,9 @@ void Prefetcher::on_release(Handle& handle) {
   PrefetchUse use;
   file->stop(&use);
   add(use);
+  if (file->neighbour() && use.wasted_bytes > handle.object_bytes / 2) {
+    server_.volume().foreteller->on_unread(handle.key);
+  }
 }
 
 void Prefetcher::add(const PrefetchUse& use) {
@@ -316,7 +328,7 @@ Prefetcher::Step Prefetcher::begin(FilePrefetch& file, const WindowRange& range,
   ++(piece->at_origin ? at_origin_ : at_disk_);
   if (piece->at_origin) server_.volume().prefetch_at_origin.fetch_add(1, std::memory_order_relaxed);
   server_.counters_.prefetch_pieces.add(1);
-  BC_TRACE(prefetch, handle.node, wanted.offset, wanted.bytes, piece->at_origin);
+  BC_TRACE(prefetch, handle.node.load(std::memory_order_relaxed), wanted.offset, wanted.bytes, piece->at_origin);
   Counter& most = server_.counters_.prefetch_in_flight_max;
   if (pieces_out_ > most.value()) most.add(pieces_out_ - most.value());
   begin_loads(*piece);
@@ -426,6 +438,7 @@ void Prefetcher::on_retry(Timer& timer) { static_cast<Retry&>(timer).prefetcher-
 void Prefetcher::close() {
   closed_ = true;
   if (retry_.armed()) server_.reactor().cancel(retry_);
+  end_files();
   while (FilePrefetch* file = files_.pop_front()) server_.release_handle(file->handle);
   file_count_ = 0;
   in_flight_.for_each([&](Piece& piece) {

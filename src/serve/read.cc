@@ -102,6 +102,7 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
   bool planned = false;
   bool asked_again = false;
   bool past_disk = false;
+  bool is_index = false;
   while (!request.given_up()) {
     if (server.loads_available()) {
       const Result<void> plan = memory.plan(server.reactor(), wanted, server.now_s(), request.plan);
@@ -146,12 +147,14 @@ Task VolumeServer::read_miss(TaskStack&, Request& request, Handle& handle, ReadR
     server.reply_given_up(request, ErrorPlace::read, handle.key);
   } else {
     memory.copy(request.plan, range.offset, range.bytes, request.slot->payload);
+    is_index = server.prefetcher_ != nullptr && Prefetcher::may_be_index(handle, range, request.slot->payload);
     server.reply_read(request, handle, range, slowest_tier(request.plan.sources));
   }
   if (planned) {
     memory.release(request.plan);
     server.wake_for_room();
   }
+  if (is_index) server.prefetcher_->on_index(handle);
   if (server.prefetcher_ != nullptr) server.prefetcher_->pump();
   server.release_handle(handle);
   server.finish(request);

@@ -14,6 +14,7 @@
 #include "fuse/session.h"
 #include "origin/origin.h"
 #include "serve/backing_files.h"
+#include "serve/foretell.h"
 #include "serve/handle.h"
 #include "serve/prefetch.h"
 #include "serve/slow_requests.h"
@@ -53,6 +54,7 @@ struct Volume {
   MemoryTier* memory = nullptr;
   DiskTier* disk = nullptr;                     // null: no disks
   PrefetchNode* prefetch = nullptr;             // null: switched off
+  std::unique_ptr<Foreteller> foreteller;       // as well
   std::atomic<uint32_t> prefetch_at_origin{0};  // pieces, of all cores
 
   fuse::Session session;

@@ -304,7 +304,7 @@ class VolumeServer final : public fuse::RequestHandler {
                         Pending<OpenCall>& call);
   void open_directory(Request& request, const fuse::Node& node, Pending<OpenCall>& call);
   Handle* take_handle(Request& request, const fuse::Node& node);
-  void publish_handle(Handle& handle, const fuse::Node& node, Pending<OpenCall>& call);
+  void describe_handle(Handle& handle, const fuse::Node& node, const ObjectId& object, Pending<OpenCall>& call);
   void reply_open(Request& request, Handle& handle, const OpenChoice& choice, bool young);
   static Task choose_mode(TaskStack& stack, Request& request, Handle& handle, OpenChoice& choice);
   Arming* begin_arming(Request& request, const Handle& handle);
@@ -319,6 +319,8 @@ class VolumeServer final : public fuse::RequestHandler {
 
   // directory.cc
   static Task read_directory(TaskStack& stack, Request& request, bool plus);
+  void note_listing(Handle& handle, const ListCall& call);
+  void note_name(Handle& handle, const DirectoryEntry& entry);
   uint32_t encode_entries(Handle& handle, std::byte* to, uint32_t bytes_max, bool plus);
 
   // xattr.cc
