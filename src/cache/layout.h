@@ -99,6 +99,8 @@ struct LayoutSample {
   std::span<const uint8_t> tail;
 };
 std::unique_ptr<Layout> recognise_layout(const LayoutSample& sample);
+// Whether a file that ends so is worth a look at its head: its readers begin at its end (parquet).
+bool is_read_from_end(std::span<const uint8_t> tail);
 
 // One for each format; null: it is not one. Called by recognise_layout.
 std::unique_ptr<Layout> try_safetensors(const LayoutSample& sample);

@@ -198,6 +198,10 @@ class Parquet : public Layout {
 
 }  // namespace
 
+bool is_read_from_end(std::span<const uint8_t> tail) {
+  return tail.size() >= 4 && has_magic(tail, tail.size() - 4, "PAR1");
+}
+
 std::unique_ptr<Layout> try_parquet(const LayoutSample& sample) {
   if (sample.file_bytes < 12 || !has_magic(sample.head, 0, "PAR1")) return nullptr;
   return std::make_unique<Parquet>(sample.file_bytes);

@@ -168,6 +168,10 @@ void PrefetchWindows::on_read(const Pattern& pattern, const ByteRange& read, Pre
     budget.leave(used);
   }
   totals_.used_bytes += take_orphans(read);
+  if (layout_ != nullptr && layout_->lanes() > 1 && follow_lane(read, budget, now_ns, plan)) {
+    if (pattern.stream != Pattern::no_stream) end(streams_[pattern.stream], budget, plan);
+    return;
+  }
   if (pattern.stream == Pattern::no_stream) {
     apart_ = read;
     return;
@@ -481,6 +485,7 @@ PrefetchWindows::Stream* PrefetchWindows::find(const WindowRange& range) {
 }
 
 void PrefetchWindows::on_dropped(const WindowRange& dropped, PrefetchBudget& budget) {
+  if (dropped.stream == WindowRange::lane_stream) take_orphans(dropped.range);
   if (Stream* stream = find(dropped)) budget.leave(clear(*stream, stream->steps_of(dropped.range)));
 }
 

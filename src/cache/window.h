@@ -77,6 +77,7 @@ struct WindowOptions {
 
 // A piece to fetch, or to cancel, and for whom.
 struct WindowRange {
+  static constexpr uint8_t lane_stream = 253;  // in place of a stream: of the next piece of a lane
   ByteRange range;
   uint32_t generation = 0;  // of the stream: another reader than before has another
   uint8_t stream = 0;
@@ -135,7 +136,8 @@ class PrefetchWindows {
 
  private:
   static constexpr unsigned marks_max = 8192;
-  static constexpr unsigned orphans_max = 32;
+  static constexpr unsigned orphans_max = 40;
+  static constexpr unsigned lanes_max = 16;
 
   // Steps are blocks, or records when strided, counted from where the stream began in the direction it goes; so whatever
   // the direction, the reader is at `cursor`, and [cursor, issued) has been asked for.
@@ -179,6 +181,15 @@ class PrefetchWindows {
     ByteRange range_of(uint64_t first, uint64_t end, uint64_t file_bytes) const;
   };
 
+  // One column of a table, and how far it has been read (window_lanes.cc).
+  struct Lane {
+    uint32_t column = ~0u;
+    uint32_t piece = 0;
+    uint32_t followed = 0;     // pieces of it, one after the other
+    uint64_t issued = 0;       // of this piece: fetched ahead up to here
+    uint64_t next_issued = 0;  // of the next one
+  };
+
   void begin(Stream& stream, const Pattern& pattern, const ByteRange& read);
   void advance(Stream& stream, uint64_t cursor, PrefetchBudget& budget, WindowPlan* plan);
   void judge(Stream& stream);
@@ -190,6 +201,9 @@ class PrefetchWindows {
   uint64_t steps_within_piece(const Stream& stream) const;
   void bound(Stream& stream, uint64_t position) const;
   void expect_tail(Stream& stream, const ByteRange& read) const;
+  bool follow_lane(const ByteRange& read, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan);
+  bool is_scan(size_t piece) const;
+  void fetch_lane(const ByteRange& wanted, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan, uint64_t* issued);
   void end(Stream& stream, PrefetchBudget& budget, WindowPlan* plan);
   uint64_t clear(Stream& stream, const Stream::Steps& steps);
   void give_up(Stream& stream, uint64_t until, PrefetchBudget& budget, WindowPlan* plan);
@@ -211,6 +225,8 @@ class PrefetchWindows {
   Totals totals_;
   std::array<Stream, Pattern::streams_max> streams_;
   // Whole blocks that were fetched for a stream and given up by it: not unused before nobody else reads them.
+  std::array<Lane, lanes_max> lanes_;
+  unsigned lane_oldest_ = 0;
   std::array<ByteRange, orphans_max> orphans_;
   unsigned orphan_count_ = 0;
 };

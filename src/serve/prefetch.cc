@@ -105,6 +105,8 @@ bool FilePrefetch::on_read(const ByteRange& read, std::span<const ByteRange> abs
   if (begins_piece(read)) options.trigger_reads = 1;
   const Pattern now = pattern.on_read(read.offset, read.bytes, now_ns, options);
   note_header(read);
+  // Who looks at the end of a table comes for its footer, from the last bytes to the first, and then goes elsewhere.
+  if (now.kind == PatternKind::backward && learns()) return false;
   if (!may_stream(now)) return false;
   // That a stream is another or is no more is said once.
   std::unique_lock held(lock_, std::defer_lock);
@@ -140,9 +142,9 @@ bool FilePrefetch::foretell(uint64_t bytes, uint64_t now_ns) {
 void FilePrefetch::on_passthrough(PrefetchUse* use) {
   const std::lock_guard held(lock_);
   if (windows_ == nullptr) return;
+  forget_wanted({0, handle.object_bytes});
   WindowPlan plan;
   windows_->on_read({}, {0, handle.object_bytes}, node.budget(), last_read_ns_, &plan);
-  want(plan);
   *use = count();
 }
 

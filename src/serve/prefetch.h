@@ -137,7 +137,10 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
 
   // What the file says of itself (prefetch_layout.cc). learns: a guess. True of learn: a piece of it has to be brought, and
   // no core has the file in its list: this one takes it.
-  bool learns() const { return learning_.load(relaxed) == Learning::yes; }
+  bool learns() const {
+    const Learning now = learning_.load(relaxed);
+    return now == Learning::yes || now == Learning::at_end;
+  }
   bool begins_piece(const ByteRange& read);
   bool learn(MemoryTier& memory, uint32_t now_s);
   // It is an index of other files, small as it may be: to be learned.
@@ -170,10 +173,11 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   static constexpr unsigned wanted_max = 48;
   static constexpr uint8_t layout_stream = 254;
   static constexpr uint64_t told = ~uint64_t{0};
-  enum class Learning : uint8_t { not_yet, yes, done };
+  enum class Learning : uint8_t { not_yet, at_end, yes, done };
 
   void note_header(const ByteRange& read);
   ByteRange layout_needs() const;
+  bool look_at_end(MemoryTier& memory, uint32_t now_s);
   bool take_layout(MemoryTier& memory, uint32_t now_s);
   void end_learning();
   PrefetchWindows& windows();
@@ -203,6 +207,7 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   std::atomic<uint64_t> window_at_end_{0};
   std::string first_sibling_;
   std::atomic<Learning> learning_{Learning::not_yet};
+  std::atomic<bool> end_seen_{false};  // it was read, and told nothing
   uint8_t layout_looks_ = 0;
   ByteRange layout_asked_;
   std::unique_ptr<Layout> layout_;  // constant when done

@@ -1,8 +1,10 @@
 // What an open file says of itself (cache/layout.h), learned from bytes that are in memory or fetched for the purpose.
 //
+//   not yet --a user read its last bytes--> at end: where these say so --> yes
 //   not yet --a user read its first bytes--> yes: recognise, then what the layout needs --> done: bounds the windows, or just a file
 //
-// Only who reads the start of a file may be after its table of contents: a reader of anywhere costs nothing. What is needed is
+// Only who reads the start of a file, or the end of one that has its table there, may be after its table of contents: a reader
+// of anywhere costs nothing. What is needed is
 // looked for in memory at every read and when a piece of it has landed, and asked for once; a reader may be bringing it
 // himself. A table of more than 256 KiB would hold a core for more than 3 ms and is left alone, as is one that does not come.
 #include <algorithm>
@@ -21,6 +23,7 @@ using limits::block_bytes;
 constexpr uint64_t described_bytes_min = 8 * limits::MiB;  // a window is not larger than a quarter of a smaller one
 constexpr uint64_t table_bytes_max = 256 * limits::KiB;
 constexpr uint8_t looks_max = 200;
+constexpr uint32_t end_bytes = 4;
 constexpr unsigned steps_max = 4096;     // a look: GGUF has one for each word of its vocabulary
 constexpr uint64_t layouts_share = 256;  // of the arena, for all files
 
@@ -33,12 +36,32 @@ bool PrefetchNode::try_add_layout(uint64_t bytes) {
 }
 
 void FilePrefetch::note_header(const ByteRange& read) {
-  if (read.offset != 0 || handle.object_bytes < described_bytes_min) return;
+  if (handle.object_bytes < described_bytes_min) return;
   Learning state = Learning::not_yet;
-  learning_.compare_exchange_strong(state, Learning::yes, relaxed);
+  if (read.offset == 0) {
+    if (!learning_.compare_exchange_strong(state, Learning::yes, relaxed) && state == Learning::at_end) {
+      learning_.compare_exchange_strong(state, Learning::yes, relaxed);
+    }
+  } else if (read.end() == handle.object_bytes && !end_seen_.load(relaxed)) {
+    learning_.compare_exchange_strong(state, Learning::at_end, relaxed);
+  }
 }
 
-// Under the lock, as all that follows.
+// Under the lock, as all that follows. Somebody has read the end: it is in memory, or will be. True: it tells of more.
+bool FilePrefetch::look_at_end(MemoryTier& memory, uint32_t now_s) {
+  std::array<std::byte, end_bytes> end;
+  const uint64_t offset = handle.object_bytes - end_bytes;
+  const bool there = memory.holds(handle.object, offset, end_bytes) &&
+                     memory.try_copy(handle.object, offset, end_bytes, end.data(), now_s);
+  if (!there && ++layout_looks_ < looks_max) return false;
+  const bool tells = there && is_read_from_end({reinterpret_cast<const uint8_t*>(end.data()), end.size()});
+  end_seen_.store(true, relaxed);
+  layout_looks_ = 0;
+  Learning state = Learning::at_end;
+  learning_.compare_exchange_strong(state, tells ? Learning::yes : Learning::not_yet, relaxed);
+  return tells;
+}
+
 ByteRange FilePrefetch::layout_needs() const {
   if (layout_ == nullptr) return {0, std::min(block_bytes, handle.object_bytes)};
   return layout_->worth_fetching() ? layout_->needs() : ByteRange();
@@ -103,6 +126,7 @@ std::string FilePrefetch::take_first_sibling() {
 bool FilePrefetch::learn(MemoryTier& memory, uint32_t now_s) {
   const std::unique_lock held(lock_, std::try_to_lock);
   if (!held || !learns()) return false;
+  if (learning_.load(relaxed) == Learning::at_end && !look_at_end(memory, now_s)) return false;
   if (take_layout(memory, now_s) || ++layout_looks_ == looks_max) {
     end_learning();
     return false;

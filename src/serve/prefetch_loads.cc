@@ -391,6 +391,7 @@ void Prefetcher::drop_unclaimed(FilePrefetch& file, const Piece& piece) {
     for_each_run(span.blocks & ~span.blocks_to_load, [&](unsigned first, unsigned count) {
       file.on_dropped(piece.range, bytes_of(span.offset, first, count, file.handle.object_bytes));
     });
+    if (piece.range.stream == WindowRange::lane_stream) continue;  // what it is counted as now stands for this fetch
     for_each_run(span.blocks_to_load, [&](unsigned first, unsigned count) {
       file.on_fetched(bytes_of(span.offset, first, count, file.handle.object_bytes));
     });

@@ -1,6 +1,7 @@
 // What is fetched ahead of made-up and recorded readers, what of it is used, and what it costs when they stop.
 #include "cache/window.h"
 
+#include <algorithm>
 #include <memory>
 #include <span>
 #include <string>
@@ -51,6 +52,22 @@ std::unique_ptr<Layout> layout_of(const std::string& header, uint64_t file_bytes
   REQUIRE(layout->needs().empty());
   return layout;
 }
+
+// Row groups of columns of one size, from byte 4 on.
+class Table : public Layout {
+ public:
+  Table(uint64_t file_bytes, unsigned groups, uint64_t group_bytes, unsigned columns, uint64_t column_bytes)
+      : Layout(LayoutKind::parquet, file_bytes) {
+    for (unsigned i = 0; i < groups * columns; ++i) {
+      add_extent({4 + i / columns * group_bytes + i % columns * column_bytes, column_bytes});
+    }
+    settle_extents();
+    lanes_ = columns;
+  }
+
+ private:
+  void on_needed(std::span<const uint8_t>) override {}
+};
 
 }  // namespace
 
@@ -446,6 +463,70 @@ TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
     CHECK(follower.wasted_bytes() * 100 <= follower.read_bytes * expected.wasted_percent_max + 99);
     follower.stop();
   }
+}
+
+TEST_CASE("lanes: two columns of a table, foretold by its footer, and little else") {
+  const Trace trace = load_trace("parquet_columns");
+  const uint64_t column = 32 * MiB / 12 / (4 * KiB) * (4 * KiB);
+  const Table table(trace.size, 23, 32 * MiB, 12, column);
+  Follower follower(trace.size);
+  follower.windows.set_layout(table);
+  follower.follow(trace);
+  CHECK(follower.ready_bytes * 100 >= follower.read_bytes * 93);
+  CHECK(follower.wasted_bytes() * 100 <= follower.read_bytes);
+  follower.stop();
+}
+
+TEST_CASE("lanes: reads are whole pages, columns are not") {
+  const uint64_t column = 1'300'000;
+  const uint64_t bytes = 4 + 120 * column + 1000;
+  const Table table(bytes, 12, 10 * column, 10, column);
+  Follower follower(bytes);
+  follower.windows.set_layout(table);
+  for (unsigned group = 0; group < 12; ++group) {
+    for (const unsigned wanted : {2u, 7u}) {
+      const uint64_t begin = 4 + (group * 10 + wanted) * column;
+      for (uint64_t at = begin; at < begin + column; at += 256 * KiB) {
+        const uint64_t low = at / (4 * KiB) * (4 * KiB);
+        const uint64_t high = (std::min(at + 256 * KiB, begin + column) + 4 * KiB - 1) / (4 * KiB) * (4 * KiB);
+        follower.read({low, high - low});
+      }
+    }
+  }
+  CHECK(follower.ready_bytes * 100 >= follower.read_bytes * 85);
+  CHECK(follower.wasted_bytes() * 100 <= follower.read_bytes * 3);
+  follower.stop();
+  CHECK(follower.windows.totals().unused_bytes * 100 <= follower.read_bytes * 3);
+}
+
+TEST_CASE("lanes: who stops has cost five chunks a column, and who reads row groups here and there nothing") {
+  const uint64_t column = 64 * MiB;
+  const Table table(23 * 8 * column + 100, 23, 8 * column, 8, column);
+  Follower follower(23 * 8 * column + 100);
+  follower.windows.set_layout(table);
+  for (unsigned group = 0; group < 3; ++group) scan(follower, 4 + group * 8 * column, group < 2 ? column : MiB);
+  CHECK(follower.wasted_bytes() <= 5 * 4 * MiB + 2 * 64 * KiB);
+  follower.stop();
+
+  Follower sparse(23 * 8 * column + 100);
+  sparse.windows.set_layout(table);
+  for (const unsigned group : {1u, 9u, 4u, 20u, 13u}) scan(sparse, 4 + group * 8 * column, column, 256 * KiB);
+  CHECK(sparse.wasted_bytes() <= 2 * MiB);
+  sparse.stop();
+}
+
+TEST_CASE("lanes: a table that is read as a whole is a scan") {
+  const uint64_t column = 2 * MiB;
+  const uint64_t bytes = 4 + 10 * 6 * column + 100;
+  const Table table(bytes, 10, 6 * column, 6, column);
+  Follower follower(bytes);
+  follower.windows.set_layout(table);
+  scan(follower, 0, 10 * 6 * column, 128 * KiB);
+  CHECK(follower.ready_bytes * 100 >= follower.read_bytes * 90);
+  CHECK(follower.wasted_bytes() < 64 * KiB);
+  CHECK(std::none_of(follower.fetches.begin(), follower.fetches.end(),
+                     [](const WindowRange& fetch) { return fetch.stream == WindowRange::lane_stream; }));
+  follower.stop();
 }
 
 TEST_CASE("foretold: the beginning of a file that nobody has opened, used as it is read, unused when it is not") {
