@@ -473,7 +473,8 @@ uint64_t PrefetchWindows::window_at_end() const {
   for (const Stream& stream : streams_) {
     if (!stream.live() || stream.records || stream.stride_bytes < 0 || stream.read_bytes == 0) continue;
     window = std::max(window, stream.window_bytes);
-    at_end |= stream.issued == stream.steps && read_bytes_ >= file_bytes_ / 2;
+    // How far it has come, not what was read: of what two processes read together the page cache tells us half.
+    at_end |= stream.issued == stream.steps && stream.cursor * stream.step_bytes >= file_bytes_ / 2;
   }
   return at_end ? window : 0;
 }

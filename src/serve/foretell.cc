@@ -141,7 +141,7 @@ Handle* Foreteller::take(std::string_view key, const FileVersion& version, Chang
 void Foreteller::on_opened(const Opened& opened, uint64_t now_ns, Change* change) {
   const std::lock_guard held(lock_);
   const std::string_view parent = parent_of(opened.key);
-  if (!opened.foretold && is_shard(name_of(opened.key))) miss_shards(parent, change);
+  if (!opened.foretold && is_shard(name_of(opened.key))) miss_shards(opened.key, change);
   Directory* directory = find_directory(parent);
   if (directory == nullptr) return;
   const std::optional<DirectoryNames::Place> place = directory->names->find(name_of(opened.key));
@@ -177,20 +177,14 @@ void Foreteller::wish_for(const Directory& directory, const FilesAhead& ahead, u
   }
 }
 
-// A shard was opened that was not the one foretold: two of them, and its readers go another way.
-void Foreteller::miss_shards(std::string_view parent, Change* change) {
+// A later shard was opened than the one foretold: two of them, and its readers go another way. Who opens an earlier one will
+// come to it: the processes of a node read the same shards, one a little behind the other.
+void Foreteller::miss_shards(std::string_view opened, Change* change) {
   for (File& file : places_) {
-    if (file.state == State::free || !file.shard || parent_of(file.key) != parent) continue;
-    if (++file.misses < shard_misses_max) continue;
+    if (file.state == State::free || !file.shard || parent_of(file.key) != parent_of(opened)) continue;
+    if (opened <= file.key || ++file.misses < shard_misses_max) continue;
     end(file, change);
-    distrust_shards();
   }
-}
-
-void Foreteller::distrust_shards() {
-  shards_follow_ = false;
-  shard_distrust_ =
-      shard_distrust_ == 0 ? 1 : std::min<uint8_t>(static_cast<uint8_t>(shard_distrust_ * 2), shard_distrust_max);
 }
 
 void Foreteller::want_shard(Shard shard, uint64_t now_ns, Change* change) {
@@ -209,9 +203,15 @@ void Foreteller::want_shard(Shard shard, uint64_t now_ns, Change* change) {
                             .unproven = !shards_follow_});
 }
 
-void Foreteller::on_unread(std::string_view key) {
+void Foreteller::on_unread(std::string_view key, bool small) {
   const std::lock_guard held(lock_);
-  if (Directory* directory = find_directory(parent_of(key))) directory->order.distrust();
+  if (small) {
+    if (Directory* directory = find_directory(parent_of(key))) directory->order.distrust();
+    return;
+  }
+  shards_follow_ = false;
+  shard_distrust_ =
+      shard_distrust_ == 0 ? 1 : std::min<uint8_t>(static_cast<uint8_t>(shard_distrust_ * 2), shard_distrust_max);
 }
 
 bool Foreteller::is_wanted(const Place& place) {
@@ -239,11 +239,6 @@ void Foreteller::expire(uint64_t now_ns, Change* change) {
   const std::lock_guard held(lock_);
   for (File& file : places_) {
     if (file.state != State::stands_in || now_ns < file.since_ns + node_.pattern().idle_timeout_ns) continue;
-    if (file.shard) {
-      distrust_shards();
-    } else if (Directory* directory = find_directory(parent_of(file.key))) {
-      directory->order.distrust();
-    }
     end(file, change);
   }
 }

@@ -73,8 +73,8 @@ class Foreteller {
     uint64_t bytes = 0;  // of its beginning
   };
   void want_shard(Shard shard, uint64_t now_ns, Change* change);
-  // A small file was opened as foretold, and then not read.
-  void on_unread(std::string_view key);
+  // What was fetched of it was not read: a small file that was opened as foretold, or what was ended.
+  void on_unread(std::string_view key, bool small);
 
   bool is_wanted(const Place& place);
   // The answer to a wish: it stands in from now on, with the caller's reference. False: nobody wants it any more.
@@ -89,7 +89,7 @@ class Foreteller {
   struct File {
     State state = State::free;
     bool shard = false;
-    uint8_t misses = 0;  // of a shard: others of its directory that were opened since
+    uint8_t misses = 0;  // of a shard: later ones of its directory that were opened since
     uint32_t number = 0;
     uint32_t directory = 0;  // of a small file
     uint32_t stream = 0;
@@ -115,8 +115,7 @@ class Foreteller {
   void free(File& file);
   void end(File& file, Change* change);
   void wish_for(const Directory& directory, const FilesAhead& ahead, uint64_t now_ns, Change* change);
-  void miss_shards(std::string_view parent, Change* change);
-  void distrust_shards();
+  void miss_shards(std::string_view opened, Change* change);
 
   PrefetchNode& node_;
   std::atomic<uint32_t> files_{0};

@@ -156,11 +156,14 @@ Handle* Prefetcher::begin_standing_in(FileCall& call) {
   return nullptr;
 }
 
-// Its reference is given back; what it has under way goes on.
+// Its reference is given back; what it has under way goes on. Where all of it was there already it was foretold for nothing,
+// but has cost nothing.
 void Prefetcher::end(Handle& handle) {
   PrefetchUse use;
-  handle.prefetch.load(std::memory_order_acquire)->stop(&use);
+  FilePrefetch& file = *handle.prefetch.load(std::memory_order_acquire);
+  file.stop(&use);
   add(use);
+  if (use.wasted_bytes > 0 && !closed_) server_.volume().foreteller->on_unread(handle.key, file.neighbour());
   server_.release_handle(handle);
 }
 

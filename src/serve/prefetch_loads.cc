@@ -181,7 +181,7 @@ void Prefetcher::on_release(Handle& handle) {
   file->stop(&use);
   add(use);
   if (file->neighbour() && use.wasted_bytes > handle.object_bytes / 2) {
-    server_.volume().foreteller->on_unread(handle.key);
+    server_.volume().foreteller->on_unread(handle.key, true);
   }
 }
 

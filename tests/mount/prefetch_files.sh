@@ -85,6 +85,24 @@ whole_model() {
   stop_mount "$mnt"
 }
 
+# Two processes that read the same shards, one a little behind the other: each byte is fetched once. (Whether it was of use is
+# counted for each open file, and the page cache answers one from what was fetched for the other.)
+two_processes() {
+  local number second
+  begin
+  for number in 1 2 3 4; do
+    read_shard "$number" &
+    second=$!
+    read_shard "$number"
+    wait "$second" || fail "the second reader of shard $number"
+  done
+  comes_to_rest
+  (($(prefetched files_opened) >= 3)) || fail "the shards were not foretold: $(told)"
+  fetched_once $((4 * SHARD_MIB * MIB + 16))
+  say "two processes: $(told)"
+  stop_mount "$mnt"
+}
+
 # Who stops after a shard has cost a window of the next one, and the memory for it is given back.
 stops_after_shard() {
   local fetched
@@ -156,6 +174,7 @@ stops_in_order() {
 
 check() {
   whole_model
+  two_processes
   stops_after_shard
   parts_of_shards
   in_order listed
