@@ -126,8 +126,8 @@ class PrefetchWindows {
   void stop(PrefetchBudget& budget, WindowPlan* plan);
   // The first `bytes` of a file that nobody has opened yet. Its own stream, ended by stop() or when its place is needed.
   void foretell(uint64_t bytes, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan);
-  // The readers of the file have come so far that what follows it will be read next: a stream that has come through half of it is
-  // fetched ahead to its end, or seven eighths were read in whatever order. The window they had; 0: not yet.
+  // The readers of the file have come so far that what follows it will be read next: a stream has come through half of it and
+  // is fetched ahead to its end, or seven eighths were read in whatever order. The window they had; 0: not yet.
   uint64_t window_at_end() const;
 
   const Totals& totals() const { return totals_; }
