@@ -1,10 +1,12 @@
-// Histogram: how long things took. One core adds, anyone reads.
-//   Thread    add: the owning core only (no locked instruction); the rest: any
-//   Buckets   1, 1.5, 2, 3, 5 and 7 of each power of ten from 1 us to 70 s, and what is longer
+// How long things took.
+//   Histogram        one core adds (no locked instruction), anyone reads
+//   SharedHistogram  anyone adds
+//   Buckets   twelve of each power of ten from 1 us to 85 s, each about a quarter above the one before, and what is longer
 //   Merging   HistogramSums of all cores, when somebody asks
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cstdint>
 
@@ -14,16 +16,16 @@ namespace blobcache {
 
 namespace histogram {
 
-inline constexpr unsigned steps = 6;  // a power of ten
+inline constexpr unsigned steps = 12;  // a power of ten; 1, 2 and 5 are every fourth
 inline constexpr unsigned bounds_count = 8 * steps;
 
 // Upper bounds, the last one of all that fits in no other left out.
 inline constexpr std::array<uint64_t, bounds_count> bounds_ns = [] {
-  constexpr std::array<uint64_t, steps> tenths{10, 15, 20, 30, 50, 70};
+  constexpr std::array<uint64_t, steps> hundredths{100, 120, 145, 170, 200, 250, 315, 400, 500, 600, 720, 850};
   std::array<uint64_t, bounds_count> bounds{};
-  uint64_t unit_ns = 100;
+  uint64_t unit_ns = 10;
   for (unsigned i = 0; i < bounds_count; ++i) {
-    bounds[i] = tenths[i % steps] * unit_ns;
+    bounds[i] = hundredths[i % steps] * unit_ns;
     if (i % steps == steps - 1) unit_ns *= 10;
   }
   return bounds;
@@ -60,6 +62,19 @@ class Histogram {
   Counter sum_ns_;
 };
 
+class SharedHistogram {
+ public:
+  void add(uint64_t ns) {
+    counts_[histogram::bucket_of(ns)].fetch_add(1, std::memory_order_relaxed);
+    sum_ns_.fetch_add(ns, std::memory_order_relaxed);
+  }
+
+ private:
+  friend struct HistogramSums;
+  std::array<std::atomic<uint64_t>, histogram::bounds_count + 1> counts_{};
+  std::atomic<uint64_t> sum_ns_{0};
+};
+
 struct HistogramSums {
   std::array<uint64_t, histogram::bounds_count + 1> counts{};
   uint64_t sum_ns = 0;
@@ -67,6 +82,10 @@ struct HistogramSums {
   void add(const Histogram& histogram) {
     for (unsigned i = 0; i < counts.size(); ++i) counts[i] += histogram.counts_[i].value();
     sum_ns += histogram.sum_ns_.value();
+  }
+  void add(const SharedHistogram& histogram) {
+    for (unsigned i = 0; i < counts.size(); ++i) counts[i] += histogram.counts_[i].load(std::memory_order_relaxed);
+    sum_ns += histogram.sum_ns_.load(std::memory_order_relaxed);
   }
   void add(const HistogramSums& other) {
     for (unsigned i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];
@@ -77,7 +96,7 @@ struct HistogramSums {
     for (const uint64_t each : counts) total += each;
     return total;
   }
-  // An upper bound of the share (0 to 1) of all that is lowest; 0: nothing was added.
+  // An upper bound of the share (0 to 1) of all that is lowest, about a quarter too high at most; 0: nothing was added.
   uint64_t percentile_ns(double share) const {
     const auto wanted = static_cast<uint64_t>(share * static_cast<double>(count()));
     uint64_t seen = 0;

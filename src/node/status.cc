@@ -35,23 +35,14 @@ std::string tiers_json(const uint64_t (&values)[serve::tier_count]) {
 }
 
 // Pairs of a bucket's upper bound and what is in it, empty ones left out, so that who asks twice knows the times between. The
-// last bucket has no bound.
-std::string buckets_json(const HistogramSums& sums) {
+// last bucket has no bound. Bounds are told in units of `unit_ns`.
+std::string buckets_json(const HistogramSums& sums, uint64_t unit_ns = 1) {
   std::string pairs;
   for (unsigned i = 0; i < sums.counts.size(); ++i) {
     if (sums.counts[i] == 0) continue;
-    const std::string bound = i < histogram::bounds_count ? fmt::format("{}", histogram::bounds_ns[i]) : "null";
+    const std::string bound =
+        i < histogram::bounds_count ? fmt::format("{}", histogram::bounds_ns[i] / unit_ns) : "null";
     pairs += fmt::format("{}[{},{}]", pairs.empty() ? "" : ",", bound, sums.counts[i]);
-  }
-  return "[" + pairs + "]";
-}
-
-std::string buckets_json(const LatencyHistogram& latency) {
-  std::string pairs;
-  for (unsigned i = 0; i < LatencyHistogram::buckets; ++i) {
-    if (const uint64_t count = latency.count(i); count > 0) {
-      pairs += fmt::format("{}[{},{}]", pairs.empty() ? "" : ",", LatencyHistogram::bucket_end_us(i), count);
-    }
   }
   return "[" + pairs + "]";
 }
@@ -151,15 +142,18 @@ std::string volume_json(const serve::Volume& volume, const std::vector<std::uniq
 
 std::string origin_json(const serve::Volume& volume) {
   const OriginCounters& counters = volume.origin->counters();
-  const LatencyHistogram& latency = counters.first_byte_us;
+  constexpr uint64_t us_ns = 1000;
+  HistogramSums latency;
+  latency.add(counters.first_byte);
   return fmt::format(
       R"({{"volume":{},"requests":{},"bytes":{},"retries":{},"throttled":{},"errors":{},"hedges":{},"hedges_won":{},)"
       R"("verified":{},"corrupt":{},)"
       R"("connections":{},"first_byte_us":{{"p50":{},"p95":{},"p99":{},"buckets":{}}}}})",
       json_string(volume.config.name), counters.requests.load(), counters.bytes.load(), counters.retries.load(),
       counters.throttled.load(), counters.errors.load(), counters.hedges.load(), counters.hedges_won.load(),
-      counters.verified.load(), counters.corrupt.load(), counters.connections.load(), latency.percentile_us(0.5),
-      latency.percentile_us(0.95), latency.percentile_us(0.99), buckets_json(latency));
+      counters.verified.load(), counters.corrupt.load(), counters.connections.load(),
+      latency.percentile_ns(0.5) / us_ns, latency.percentile_ns(0.95) / us_ns, latency.percentile_ns(0.99) / us_ns,
+      buckets_json(latency, us_ns));
 }
 
 std::string disk_json(const DiskStats& disk) {

@@ -210,11 +210,11 @@ void HttpClient::count_answer(const HttpAttempt& attempt) {
   if (status == 429 || status == 503) counters_.throttled.fetch_add(1, std::memory_order_relaxed);
   curl_off_t first_byte_us = 0;
   curl_easy_getinfo(attempt.easy, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);
-  if (status != 0 && first_byte_us > 0) counters_.first_byte_us.add(static_cast<uint64_t>(first_byte_us));
+  if (status != 0 && first_byte_us > 0) counters_.first_byte.add(static_cast<uint64_t>(first_byte_us) * 1000);
   if (attempt.request->to == nullptr) return;
-  if (status >= 200 && status < 300) counters_.range_first_byte_us.add(static_cast<uint64_t>(first_byte_us));
+  if (status >= 200 && status < 300) counters_.range_first_byte.add(static_cast<uint64_t>(first_byte_us) * 1000);
   // It would have taken longer than that. Left out, what is slow would vanish from what is known of it.
-  if (status == 0 && attempt.lost) counters_.range_first_byte_us.add((home_.now_ns() - attempt.begun_ns) / 1000);
+  if (status == 0 && attempt.lost) counters_.range_first_byte.add(home_.now_ns() - attempt.begun_ns);
 }
 
 void HttpClient::on_attempt_done(void* attempt_pointer, CURLcode result) {

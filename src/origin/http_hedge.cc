@@ -34,10 +34,10 @@ constexpr uint64_t patience_ns_min = 20'000'000;
 
 // 0: not known yet.
 uint64_t HttpClient::patience_ns() const {
-  const LatencyHistogram& known = counters_.range_first_byte_us;
+  HistogramSums known;
+  known.add(counters_.range_first_byte);
   if (known.count() < samples_min) return 0;
-  const uint64_t us = std::min(known.percentile_us(0.99), 2 * known.percentile_us(0.95));
-  return std::max(us * 1000, patience_ns_min);
+  return std::max(std::min(known.percentile_ns(0.99), 2 * known.percentile_ns(0.95)), patience_ns_min);
 }
 
 void HttpClient::earn_hedge(const HttpRequest& request) {
