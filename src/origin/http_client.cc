@@ -205,6 +205,10 @@ void HttpClient::count_answer(const HttpAttempt& attempt) {
   long connects = 0;
   curl_easy_getinfo(attempt.easy, CURLINFO_NUM_CONNECTS, &connects);
   counters_.connections.fetch_add(static_cast<uint64_t>(connects), std::memory_order_relaxed);
+  // Each is a request of its own, whose answer leads to the next; the time is that of all of them.
+  long redirects = 0;
+  curl_easy_getinfo(attempt.easy, CURLINFO_REDIRECT_COUNT, &redirects);
+  counters_.requests.fetch_add(static_cast<uint64_t>(redirects), std::memory_order_relaxed);
   const long status = attempt.head.status;
   counters_.times.add(attempt.request->verb == HttpVerb::head, status, home_.ring().now_ns() - attempt.begun_ns);
   if (status == 429 || status == 503) counters_.throttled.fetch_add(1, std::memory_order_relaxed);
