@@ -113,6 +113,8 @@ struct DiskDropJob : DiskJob {
   ObjectId id;
   uint64_t position = 0;
   uint64_t blocks = 0;
+  uint64_t drops_seen =
+      ~uint64_t{0};  // DiskTier::drops_done() when they were met: what was dropped since is not dropped again
 };
 
 // The object leaves (a command, or it is damaged). Open handles keep its bytes. Errors: not_found, again (pinned).

@@ -44,10 +44,10 @@ void DiskKeeper::post(DiskJob& job) {
   thread_.wake();
 }
 
-void DiskKeeper::ask_drop(const ObjectId& id, uint64_t position, uint64_t blocks) {
+void DiskKeeper::ask_drop(const ObjectId& id, uint64_t position, uint64_t blocks, uint64_t drops_seen) {
   {
     const std::lock_guard guard(requests_mutex_);
-    requests_.push_back({.drop = true, .id = id, .position = position, .blocks = blocks});
+    requests_.push_back({.drop = true, .id = id, .position = position, .blocks = blocks, .drops_seen = drops_seen});
   }
   thread_.wake();
 }
@@ -110,7 +110,7 @@ void DiskKeeper::run_job(DiskJob& job) {
     case DiskJob::Kind::end_segment: done = run_end_segment(static_cast<DiskEndSegmentJob&>(job)); break;
     case DiskJob::Kind::drop_blocks: {
       const auto& drop = static_cast<DiskDropJob&>(job);
-      done = run_drop(drop.id, drop.position, drop.blocks);
+      done = run_drop(drop.id, drop.position, drop.blocks, drop.drops_seen);
       break;
     }
     case DiskJob::Kind::remove: done = run_remove(static_cast<DiskRemoveJob&>(job)); break;
@@ -140,7 +140,7 @@ bool DiskKeeper::run_requests() {
   for (const Request& request : requests) {
     thread_.begin_work();
     if (request.drop) {
-      std::ignore = run_drop(request.id, request.position, request.blocks);
+      std::ignore = run_drop(request.id, request.position, request.blocks, request.drops_seen);
     } else if (DiskFile* file = unit_.files.find(request.id)) {
       stamp(*file);
       unit_.files.release(*file);

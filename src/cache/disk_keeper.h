@@ -6,6 +6,8 @@
 //   Blocks    as long as the disk does; who waits for it must not be a core
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -32,7 +34,8 @@ class DiskKeeper {
   void post(DiskJob& job);
   void wake() { thread_.wake(); }
   // As a DiskDropJob that nobody waits for.
-  void ask_drop(const ObjectId& id, uint64_t position, uint64_t blocks);
+  void ask_drop(const ObjectId& id, uint64_t position, uint64_t blocks, uint64_t drops_seen);
+  uint64_t drops_done() const { return drops_done_.load(std::memory_order_acquire); }
   // The object was verified: its stamp is taken anew if nothing is being written.
   void ask_stamp(const ObjectId& id);
   // Before start(): a segment that the index knows.
@@ -46,6 +49,13 @@ class DiskKeeper {
     ObjectId id;
     uint64_t position = 0;
     uint64_t blocks = 0;
+    uint64_t drops_seen = 0;
+  };
+  struct Dropped {
+    ObjectId id;
+    uint64_t position = 0;
+    uint64_t blocks = 0;
+    uint64_t number = 0;  // 0: none
   };
   struct Punch {
     ObjectId id;
@@ -92,7 +102,8 @@ class DiskKeeper {
   bool is_active(uint32_t number) const;
 
   // disk_keeper_remove.cc
-  Result<void> run_drop(const ObjectId& id, uint64_t position, uint64_t blocks);
+  Result<void> run_drop(const ObjectId& id, uint64_t position, uint64_t blocks, uint64_t drops_seen);
+  Result<void> drop(const ObjectId& id, const DiskView& view, uint64_t position, uint64_t blocks);
   Result<void> run_remove(const DiskRemoveJob& job);
   Result<void> remove_damaged(const ObjectId& id, const DiskView& view);
   Result<void> remove_object(const ObjectId& id, const DiskView& view, uint64_t leaving_bytes);
@@ -137,8 +148,10 @@ class DiskKeeper {
   List<DiskJob> queue_;
   std::mutex requests_mutex_;
   std::vector<Request> requests_;
+  std::atomic<uint64_t> drops_done_{0};
 
   // Its own.
+  std::array<Dropped, 64> dropped_{};            // the last ones
   std::vector<uint32_t> active_segments_;        // being written
   std::unique_ptr<uint32_t[]> segment_numbers_;  // by entry
   uint64_t next_measure_ns_ = 0;

@@ -71,11 +71,26 @@ Result<void> DiskKeeper::run_remove(const DiskRemoveJob& job) {
   return removed;
 }
 
-Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_t blocks) {
+// A reader, the verifier and another reader may all have met the same block. The first one's wish drops it; by the second's turn
+// the block may have been written anew, and is what it should be.
+Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_t blocks, uint64_t drops_seen) {
   DiskView view;
   if (!index_.find(id, position, &view) || view.place.disk != unit_.number) return fail(Code::not_found);
   blocks &= view.valid;
+  for (const Dropped& before : dropped_) {
+    if (before.number > drops_seen && before.id == id && before.position == position) blocks &= ~before.blocks;
+  }
   if (blocks == 0) return {};
+  unit_.counters.corrupt_blocks.fetch_add(static_cast<uint64_t>(std::popcount(blocks)), std::memory_order_relaxed);
+  const Result<void> done = drop(id, view, position, blocks);
+  const uint64_t number = drops_done_.load(std::memory_order_relaxed) + 1;
+  dropped_[number % dropped_.size()] = {.id = id, .position = position, .blocks = blocks, .number = number};
+  // After the reads that may have found it have ended (punch): each of them noted an earlier number.
+  drops_done_.store(number, std::memory_order_release);
+  return done;
+}
+
+Result<void> DiskKeeper::drop(const ObjectId& id, const DiskView& view, uint64_t position, uint64_t blocks) {
   DiskFile* file = view.place.packed ? nullptr : unit_.files.find(id);
   const bool armed = file != nullptr && file->armed.load(std::memory_order_seq_cst) > 0;
   Result<void> done;

@@ -331,6 +331,8 @@ void DiskTier::on_corrupt(unsigned disk, unsigned blocks) {
 }
 
 // ---- writing ----
+uint64_t DiskTier::drops_done(unsigned disk) const { return impl_->unit(disk).keeper->drops_done(); }
+
 
 bool DiskTier::packs(uint64_t object_bytes) const { return object_bytes < impl_->shared.cache.chunk_bytes; }
 

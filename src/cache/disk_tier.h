@@ -110,7 +110,10 @@ class DiskTier {
   // A read took, or has been taking, DiskHealth::read_stuck_after_ns: the disk is left alone until probes are quick.
   void on_slow_read(unsigned disk);
   void on_corrupt(unsigned disk, unsigned blocks);
+  // Of objects that lost their end; blocks that do not match are counted when they are dropped.
 
+  // Of damaged blocks, so far: for DiskDropJob. Asked before the read that met them leaves reads().
+  uint64_t drops_done(unsigned disk) const;
   // ---- writing (DiskWriter) ----
   bool packs(uint64_t object_bytes) const;
   // The disk that a new object goes to; -1: none takes writes.

@@ -167,12 +167,12 @@ bool DiskVerifier::verify_chunk(DiskFile& file, const ObjectId& id, uint64_t pos
   }
   const bool still = !file.gone.load(std::memory_order_seq_cst);
   if (still && good != 0) std::ignore = index_.mark_verified(id, position, good);
+  const uint64_t drops_seen = unit_.keeper->drops_done();
   shared_.reads->leave(DiskReads::verifier_line, unit_.number, phase);
   if (still && bad != 0) {
-    unit_.counters.corrupt_blocks.fetch_add(static_cast<uint64_t>(std::popcount(bad)), std::memory_order_relaxed);
     BC_LOG(warn, "{}: {} blocks of chunk {} of object {} are not what was written: dropped", unit_.directory.path(),
            std::popcount(bad), position, to_hex(id));
-    unit_.keeper->ask_drop(id, position, bad);
+    unit_.keeper->ask_drop(id, position, bad, drops_seen);
   }
   return readable && still;
 }

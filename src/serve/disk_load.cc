@@ -214,6 +214,7 @@ void VolumeServer::on_disk_run_read(Load& load) {
       if (matched != 0) disk().mark_verified(load.handle->object, load.position(), matched);
     }
   }
+  load.drops_seen = disk().drops_done(disk_number);
   disk().reads().leave(reactor().core(), disk_number, load.phase);
   if (os_errno != 0) disk().on_read_error(disk_number, os_errno);
   if (cut) return begin_remove(load);
@@ -250,7 +251,6 @@ void VolumeServer::finish_disk_run(Load& load, uint64_t good, bool drop) {
 }
 
 void VolumeServer::drop_blocks(Load& load, uint64_t blocks) {
-  disk().on_corrupt(load.file->disk, static_cast<unsigned>(std::popcount(blocks)));
   BC_LOG_REQUEST(warn, load.request_id, "{}: {} blocks of '{}' are damaged on disk {}; they come from the origin again",
                  volume().config.name, std::popcount(blocks), load.handle->key, load.file->disk);
   DropJob* job = drop_jobs_.try_acquire();
@@ -259,6 +259,7 @@ void VolumeServer::drop_blocks(Load& load, uint64_t blocks) {
   job->id = load.handle->object;
   job->position = load.position();
   job->blocks = blocks << load.shift();
+  job->drops_seen = load.drops_seen;
   job->on_done = [](DiskJob& done) {
     auto& self = static_cast<DropJob&>(done);
     VolumeServer& server = *self.server;

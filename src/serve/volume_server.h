@@ -83,6 +83,7 @@ struct Load : ListNode {
   uint8_t phase = 0;
   bool open_tried = false;
   uint64_t blocks_tried = 0;  // on disk, in vain
+  uint64_t drops_seen = 0;    // DiskTier::drops_done(), at the end of its last read
 
   uint64_t position() const { return frame_offset / limits::chunk_frame_bytes; }
   unsigned shift() const {
