@@ -248,6 +248,9 @@ BlobStore::Facts BlobStore::facts() const {
   const Guard guard(lock_);
   Facts facts{.blobs = blobs_.size(),
               .blobs_max = options_.blobs_max,
+              .puts = puts_,
+              .opened = opened_,
+              .expired = expired_,
               .set_aside = set_aside_,
               .changes = changes_,
               .changed_s = changed_s_,
@@ -283,7 +286,19 @@ void BlobStore::end_upload(unsigned disk, uint64_t reserved_bytes) {
   --uploads_;
 }
 
+void BlobStore::count_put(PutOutcome outcome) {
+  const Guard guard(lock_);
+  ++puts_[static_cast<unsigned>(outcome)];
+}
+
 Result<std::unique_ptr<BlobWriter>> BlobStore::begin_put(const Put& put) {
+  Result<std::unique_ptr<BlobWriter>> writer = try_begin_put(put);
+  if (!writer && writer.error().os_errno == 0 && writer.error().code != Code::stopping) count_put(PutOutcome::refused);
+  return writer;
+}
+
+// A failure of the writer's own it counts itself; those have an errno.
+Result<std::unique_ptr<BlobWriter>> BlobStore::try_begin_put(const Put& put) {
   if (put.bytes.value_or(0) > blob_format::blob_bytes_max) return fail(Code::full);
   // Of an unknown size: the seal's room at least.
   const uint64_t wanted = blob_format::file_bytes(put.bytes.value_or(0));
@@ -318,6 +333,8 @@ Result<BlobStore::Published> BlobStore::publish(BlobWriter& writer, const BlobId
   }
   if (expired) {
     if (const Result<void> removed = remove_named(id, *expired); !removed) return std::unexpected(removed.error());
+    const Guard guard(lock_);
+    ++expired_;
   }
   const Result<BlobInfo> known = extend_named(id, writer.put_.life);
   if (known) return Published{.info = *known, .known = true};
@@ -379,7 +396,9 @@ bool BlobStore::sync_folder(unsigned disk, const BlobId& id) const {
 
 Result<BlobInfo> BlobStore::extend(const BlobId& id, const BlobLife& life) {
   const NameLock name(*this, id);
-  return extend_named(id, life);
+  Result<BlobInfo> known = extend_named(id, life);
+  if (known) count_put(PutOutcome::known);
+  return known;
 }
 
 // The longer of what it has and what is asked for. Written into the slot that does not count, so that a torn write leaves the
@@ -494,7 +513,10 @@ int64_t BlobStore::expire() {
       BC_LOG(error, "content store: blob {} has expired and cannot be removed: {}", to_hex(id),
              std::strerror(removed.error().os_errno));
       failed = first;
+      continue;
     }
+    const Guard guard(lock_);
+    ++expired_;
   }
 }
 
@@ -516,6 +538,10 @@ Result<std::unique_ptr<BlobReader>> BlobStore::open_blob(const BlobId& id) {
     set_aside(id, disk, fd.get(), no_seal);
   }
   if (!current) return std::unexpected(current.error());
+  {
+    const Guard guard(lock_);
+    ++opened_;
+  }
   return std::make_unique<BlobReader>(*this, disk, std::move(fd), current->seal);
 }
 

@@ -8,6 +8,7 @@
 //             (blobs/aside), where nobody finds it, until it is stored again or removed
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <ctime>
@@ -42,6 +43,16 @@ struct BlobLife {
   bool pinned = false;
 };
 
+// What became of a wish to store something.
+enum class PutOutcome : uint8_t {
+  stored,
+  known,
+  refused,
+  mismatched,
+  failed
+};  // refused: no room, or too many at a time
+inline constexpr unsigned put_outcomes = 5;
+
 class BlobStore {
  public:
   struct Disk {
@@ -75,9 +86,12 @@ class BlobStore {
     uint64_t reserved_bytes = 0;  // of uploads under way
     uint64_t blobs = 0;
     uint64_t blobs_max = 0;
-    uint64_t set_aside = 0;  // since the start
-    uint64_t changes = 0;    // blobs that came or went, since the start
-    int64_t changed_s = 0;   // the last time, or the start
+    std::array<uint64_t, put_outcomes> puts{};  // this and what follows: since the start
+    uint64_t opened = 0;                        // to be read
+    uint64_t expired = 0;
+    uint64_t set_aside = 0;
+    uint64_t changes = 0;   // blobs that came or went
+    int64_t changed_s = 0;  // the last time, or the start
     unsigned uploads = 0;
     unsigned uploads_max = 0;
   };
@@ -120,6 +134,7 @@ class BlobStore {
     uint64_t reserved_bytes = 0;  // under lock_
   };
 
+  Result<std::unique_ptr<BlobWriter>> try_begin_put(const Put& put);
   Result<void> open_disk(const Disk& disk, std::string* message_out);
   Result<void> scan_folder(unsigned disk, const std::string& folder, std::string* message_out);
   void scan_blob(unsigned disk, const BlobId& id);
@@ -152,6 +167,7 @@ class BlobStore {
   const Entry* live(const BlobId& id) const;
   void insert(const BlobId& id, const Entry& entry);
   void erase(const BlobId& id);
+  void count_put(PutOutcome outcome);
   static BlobInfo info_of(const BlobId& id, const Entry& entry);
   int64_t expires_at(const BlobLife& life) const;
 
@@ -164,6 +180,9 @@ class BlobStore {
   std::set<BlobId> named_;     // whose file is being published, sealed again, or removed
   std::condition_variable name_free_;
   unsigned uploads_ = 0;
+  std::array<uint64_t, put_outcomes> puts_{};
+  uint64_t opened_ = 0;
+  uint64_t expired_ = 0;
   uint64_t set_aside_ = 0;
   uint64_t changes_ = 0;
   int64_t changed_s_ = 0;

@@ -19,6 +19,15 @@ namespace blobcache {
 
 using disk_format::SidecarPage;
 
+namespace {
+
+PutOutcome outcome_of(const Error& error) {
+  if (error.code == Code::full && error.os_errno == 0) return PutOutcome::refused;
+  return error.code == Code::corrupt ? PutOutcome::mismatched : PutOutcome::failed;
+}
+
+}  // namespace
+
 BlobWriter::BlobWriter(BlobStore& store, unsigned disk, const BlobStore::Put& put, uint64_t reserved_bytes)
     : store_(store),
       disk_(disk),
@@ -29,6 +38,7 @@ BlobWriter::BlobWriter(BlobStore& store, unsigned disk, const BlobStore::Put& pu
 
 BlobWriter::~BlobWriter() {
   if (!staged_name_.empty()) unlinkat(store_.disks_[disk_]->blobs_fd.get(), staged_name_.c_str(), 0);
+  if (!counted_) store_.count_put(failed_ ? PutOutcome::failed : outcome_of(failed_.error()));
   store_.end_upload(disk_, reserved_bytes_);
 }
 
@@ -87,6 +97,17 @@ Result<void> BlobWriter::write_sums() {
 }
 
 Result<BlobWriter::Stored> BlobWriter::finish() {
+  Result<Stored> stored = publish();
+  counted_ = true;
+  if (!stored) {
+    store_.count_put(outcome_of(stored.error()));
+  } else {
+    store_.count_put(stored->known ? PutOutcome::known : PutOutcome::stored);
+  }
+  return stored;
+}
+
+Result<BlobWriter::Stored> BlobWriter::publish() {
   if (failed_ && buffered_ > 0) failed_ = flush();
   if (failed_ && sums_open_) failed_ = write_sums();
   if (!failed_) return std::unexpected(failed_.error());

@@ -34,6 +34,7 @@ class BlobWriter {
   friend class BlobStore;
   BlobWriter(BlobStore& store, unsigned disk, const BlobStore::Put& put, uint64_t reserved_bytes);
   Result<void> create();
+  Result<Stored> publish();
   Result<void> flush();
   Result<void> write_sums();
   // Makes the staged file complete and durable.
@@ -53,6 +54,7 @@ class BlobWriter {
   size_t buffered_ = 0;     // the last of them
   bool sums_open_ = false;  // of the group in hand something was written
   Result<void> failed_;
+  bool counted_ = false;  // by the store, what became of it
 };
 
 }  // namespace blobcache

@@ -50,6 +50,7 @@ Numbers Metrics::numbers() const {
     for (unsigned i = 0; i < disk->disk_count(); ++i) numbers.disks.push_back(disk->stats(i));
     numbers.disk_index_bytes = disk->memory_bytes();
   }
+  if (view_.shared->content.is_open()) numbers.blobs = view_.shared->content.facts();
   numbers.plan = view_.plan;
   numbers.minute = window(numbers.all);
   return numbers;

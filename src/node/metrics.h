@@ -45,6 +45,7 @@ struct Numbers {
   MemoryTierStats memory;
   std::vector<DiskStats> disks;
   uint64_t disk_index_bytes = 0;
+  BlobStore::Facts blobs;  // all zero without a content store
   const Plan* plan = nullptr;
 };
 

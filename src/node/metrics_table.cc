@@ -199,6 +199,11 @@ void corrupt(Writer& out, const Numbers& n) {
   out.value(label("tier", "disk"), blocks);
 }
 
+void blob_puts(Writer& out, const Numbers& n) {
+  constexpr std::array<std::string_view, put_outcomes> names{"stored", "known", "refused", "mismatched", "failed"};
+  for (unsigned i = 0; i < put_outcomes; ++i) out.value(label("outcome", names[i]), n.blobs.puts[i]);
+}
+
 struct Metric {
   std::string_view name;
   std::string_view type;
@@ -281,6 +286,16 @@ constexpr Metric metrics[] = {
     {"blobcache_disk_pinned_bytes", "gauge", "What of a disk is pinned and may not leave.",
      each_disk<&DiskStats::pinned_bytes>},
     {"blobcache_disk_state", "gauge", "0: ok, 1: not written to, 2: not used.", each_disk<&DiskStats::state>},
+    {"blobcache_blobs", "gauge", "Blobs of the content store.", SOURCE(out.value("", n.blobs.blobs))},
+    {"blobcache_blob_bytes", "gauge", "What they take of the disks, with what was set aside.",
+     SOURCE(out.value("", n.blobs.used_bytes))},
+    {"blobcache_blob_limit_bytes", "gauge", "What they may take.", SOURCE(out.value("", n.blobs.limit_bytes))},
+    {"blobcache_blob_puts_total", "counter",
+     "Wishes to store a blob, by what became of them; refused: no room, or too many at a time.", blob_puts},
+    {"blobcache_blob_gets_total", "counter", "Blobs opened to be read.", SOURCE(out.value("", n.blobs.opened))},
+    {"blobcache_blobs_expired_total", "counter", "Blobs whose time was over.", SOURCE(out.value("", n.blobs.expired))},
+    {"blobcache_blobs_corrupt_total", "counter", "Blobs set aside because they did not match their checksums.",
+     SOURCE(out.value("", n.blobs.set_aside))},
     {"blobcache_errors_total", "counter", "Errors that were handled, by what and where.", errors},
     {"blobcache_reactor_busy_ratio", "gauge", "Part of the last minute that a core was not waiting.", busy},
     {"blobcache_memory_bytes", "gauge", "Memory by what it is for, as planned at the start.", memory_pools},

@@ -52,6 +52,7 @@ struct Rig {
   }
   std::string path_of(const BlobId& id) const { return folder / ("blobs/" + blob_format::blob_path(id)); }
   std::string aside_of(const BlobId& id) const { return folder / ("blobs/aside/" + to_hex(id)); }
+  uint64_t puts(PutOutcome outcome) const { return store->facts().puts[static_cast<unsigned>(outcome)]; }
   size_t staged() const {
     return static_cast<size_t>(std::distance(fs::directory_iterator(folder / "blobs/staging"), {}));
   }
@@ -97,6 +98,33 @@ void flip(const std::string& path, uint64_t offset) {
 Code code_of(const auto& result) {
   REQUIRE(!result.has_value());
   return result.error().code;
+}
+
+TEST_CASE("what became of each wish is counted once") {
+  Rig rig;
+  const std::string text = random_bytes(300 * KiB);
+  const BlobId id = id_of(text);
+  REQUIRE(rig.put(text));
+  REQUIRE(rig.put(text));                                                               // known when it has come
+  REQUIRE(rig.store->extend(id, {}));                                                   // known before it comes
+  CHECK(rig.put(text.substr(1), {.expected = id}).error().code == Code::corrupt);       // another one
+  CHECK(!rig.store->begin_put({.bytes = 300 * MiB}));                                   // no room, seen before it comes
+  CHECK(rig.put(std::string(300 * MiB, 'x'), {}, 8 * MiB).error().code == Code::full);  // and while it comes
+  CHECK(rig.store->begin_put({}));                                                      // given up
+  REQUIRE(rig.get(id));
+  CHECK(!rig.get(id_of("nothing")));
+  CHECK(rig.puts(PutOutcome::stored) == 1);
+  CHECK(rig.puts(PutOutcome::known) == 2);
+  CHECK(rig.puts(PutOutcome::mismatched) == 1);
+  CHECK(rig.puts(PutOutcome::refused) == 2);
+  CHECK(rig.puts(PutOutcome::failed) == 1);
+  CHECK(rig.store->facts().opened == 1);
+  const std::string brief = random_bytes(KiB, 2);
+  REQUIRE(rig.put(brief, {.life = {.ttl_s = 10}}));
+  clock_s += 11;
+  rig.store->expire();
+  CHECK(rig.store->facts().expired == 1);
+  CHECK(rig.store->facts().set_aside == 0);
 }
 
 }  // namespace
