@@ -17,6 +17,12 @@ Endpoint::Endpoint(const NodeView& view)
       routes_(reports_, view.shared->content),
       server_({.listen = view.config->http.listen, .secret_file = view.config->http.secret_file, .routes = &routes_}) {}
 
+Outcome Endpoint::prepare() {
+  std::string message;
+  if (const Result<void> prepared = server_.prepare(&message); !prepared) return failed(message);
+  return {};
+}
+
 Outcome Endpoint::open() {
   std::string message;
   if (const Result<void> opened = server_.open(&message); !opened) return failed(message);

@@ -1,6 +1,6 @@
 // Endpoint: the HTTP server of a node, and what it tells of the node.
 //   Owner     Node.   Thread  the main thread; the server lives on a core, its texts are made on a thread of their own
-//   Lifetime  open() -> guest() is given to a core -> start() with the cores ready -> stop() after the cores ended
+//   Lifetime  prepare() -> open() -> guest() is given to a core -> start() with the cores ready -> stop() after the cores ended
 #pragma once
 
 #include <atomic>
@@ -19,6 +19,8 @@ class Endpoint {
  public:
   explicit Endpoint(const NodeView& view);
 
+  // prepare() finds what can be found before anything is taken; open() listens.
+  Outcome prepare();
   Outcome open();
   Guest& guest() { return server_; }
   void start(const Reactor& home);

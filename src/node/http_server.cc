@@ -58,7 +58,8 @@ HttpServer::~HttpServer() {
   }
 }
 
-Result<void> HttpServer::read_secret(std::string* message_out) {
+Result<void> HttpServer::prepare(std::string* message_out) {
+  if (options_.secret_file.empty()) return {};
   std::ifstream file(options_.secret_file);
   std::string secret(secret_bytes_max, '\0');
   file.read(secret.data(), static_cast<std::streamsize>(secret.size()));
@@ -75,9 +76,6 @@ Result<void> HttpServer::read_secret(std::string* message_out) {
 }
 
 Result<void> HttpServer::open(std::string* message_out) {
-  if (!options_.secret_file.empty()) {
-    if (const Result<void> read = read_secret(message_out); !read) return read;
-  }
   const size_t colon = options_.listen.rfind(':');
   std::string_view host = std::string_view(options_.listen).substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);

@@ -152,7 +152,9 @@ class HttpServer final : public Guest {
   explicit HttpServer(Options options);
   ~HttpServer();
 
-  // Listens. message_out: one sentence with cause and remedy.
+  // Reads the secret, if there is one. message_out: one sentence with cause and remedy.
+  Result<void> prepare(std::string* message_out);
+  // Listens; the same.
   Result<void> open(std::string* message_out);
   void start(Reactor& home) override;
   void stop() override;
@@ -162,7 +164,6 @@ class HttpServer final : public Guest {
   struct Accept : Op {
     HttpServer* server = nullptr;
   };
-  Result<void> read_secret(std::string* message_out);
   Result<void> listen_at(std::string_view host, std::string_view port, std::string* message_out);
   bool may(const HttpHead& head) const;
   void begin_accept();

@@ -72,7 +72,8 @@ class Node {
   Outcome mount_all() { return mount_volumes(config_, plan_, shared_, &why_no_passthrough_); }
   Outcome start_cores();
   Outcome open_control();
-  Outcome open_endpoint();
+  Outcome make_endpoint();
+  Outcome open_endpoint() { return endpoint_ == nullptr ? Outcome() : endpoint_->open(); }
   void add_commands();
   std::string answer_ping();
   void reload();
@@ -272,11 +273,12 @@ Outcome Node::open_control() {
   return {};
 }
 
-Outcome Node::open_endpoint() {
+// Before memory is taken, which takes seconds: a token that is too short is found at once.
+Outcome Node::make_endpoint() {
   if (config_.http.listen.empty()) return {};
   endpoint_ =
       std::make_unique<Endpoint>(NodeView{.config = &config_, .plan = &plan_, .shared = &shared_, .cores = &cores_});
-  return endpoint_->open();
+  return endpoint_->prepare();
 }
 
 // So "pong" means that requests are being served, not that a process exists.
@@ -303,8 +305,9 @@ Outcome Node::start() {
     setrlimit(RLIMIT_NOFILE, &files);
   }
   using Step = Outcome (Node::*)();
-  for (const Step step : {&Node::check_kernel, &Node::open_origins, &Node::take_memory, &Node::open_disk_tier,
-                          &Node::open_control, &Node::open_endpoint, &Node::mount_all, &Node::start_cores}) {
+  for (const Step step :
+       {&Node::check_kernel, &Node::make_endpoint, &Node::open_origins, &Node::take_memory, &Node::open_disk_tier,
+        &Node::open_control, &Node::open_endpoint, &Node::mount_all, &Node::start_cores}) {
     const Outcome outcome = (this->*step)();
     if (outcome.exit_code != 0) return outcome;
   }

@@ -70,6 +70,15 @@ mountpoint = "$MOUNT_TMP/mnt-one"
 name = "two"
 source = "http://127.0.0.1:$port/"
 mountpoint = "$MOUNT_TMP/mnt-two"
+# A token that is too short is found before memory is taken, which takes seconds.
+printf 'short\n' >"$MOUNT_TMP/token"
+printf '[memory]\nlimit = "700MiB"\n[http]\nlisten = "127.0.0.1:%s"\nsecret_file = "%s"\n[[volume]]\nsource = "%s"\nmountpoint = "%s"\n' \
+  "$port" "$MOUNT_TMP/token" "$MOUNT_TMP/one" "$MOUNT_TMP/mnt-one" >"$config"
+expect_refusal 1 'no token of at least 16' "$PYTHON" -c '
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], check=False).returncode
+held_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+sys.exit(code if held_mib < 300 else f"{held_mib:.0f} MiB were taken first")' "$BLOBCACHE" run --config="$config"
 TOML
 }
 
