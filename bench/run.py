@@ -20,6 +20,7 @@ import disk
 import epochs
 import eviction
 import harness
+import http_crowd
 import metadata
 import origins
 import prefetch
@@ -55,6 +56,7 @@ BENCHES = {
     "E1": ("a model of safetensors shards loaded as by the package, against the raw disk", readers.model),
     "E2": ("a loader of tar shards with 4 processes, against the raw disk", readers.shards),
     "E3": ("two epochs of an image folder of 50,000 files with 8 processes, against the raw disk", readers.images),
+    "H1": ("latency of the mount while 10,000 callers crowd the HTTP endpoint", http_crowd.crowded),
 }
 
 

@@ -72,6 +72,12 @@ void HttpConnection::wait_for_head(uint64_t patience_ns) {
 void HttpConnection::set_deadline(uint64_t patience_ns) {
   if (deadline_.armed()) reactor().cancel(deadline_);
   reactor().arm(deadline_, patience_ns);
+  waits_since_ns_ = reactor().now_ns();
+}
+
+uint64_t HttpConnection::waited_ns() const {
+  const bool waits = phase_ == Phase::exchange || phase_ == Phase::refusal;
+  return waits && deadline_.armed() ? server_->home_->now_ns() - waits_since_ns_ : 0;
 }
 
 void HttpConnection::on_deadline(Timer& timer) { static_cast<Deadline&>(timer).connection->close(); }

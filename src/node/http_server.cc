@@ -20,6 +20,7 @@ namespace blobcache::node {
 namespace {
 
 constexpr uint64_t accept_pause_ns = 100'000'000;
+constexpr uint64_t room_pause_ns = 100'000'000;
 constexpr size_t secret_bytes_min = 16;
 constexpr size_t secret_bytes_max = 4096;
 constexpr int backlog = 1024;
@@ -43,7 +44,7 @@ bool is_same(std::string_view a, std::string_view b) {
 }  // namespace
 
 HttpServer::HttpServer(Options options) : options_(std::move(options)) {
-  accept_.server = accept_again_.server = this;
+  accept_.server = accept_again_.server = room_again_.server = this;
   accept_.handler = &HttpServer::on_accept;
   close_.handler = [](Op&, int32_t, uint32_t) {};
 }
@@ -123,7 +124,9 @@ void HttpServer::start(Reactor& home) {
 
 void HttpServer::stop() {
   stopping_ = true;
-  if (accept_again_.armed()) home_->cancel(accept_again_);
+  for (Again* again : {&accept_again_, &room_again_}) {
+    if (again->armed()) home_->cancel(*again);
+  }
   shutdown(listen_fd_, SHUT_RDWR);  // ends the accept
   for (const std::unique_ptr<HttpConnection>& connection : connections_) connection->close();
 }
@@ -171,7 +174,21 @@ void HttpServer::take(int fd) {
     return;
   }
   waiting_fd_ = fd;
-  if (HttpConnection* silent = silent_.front(); silent != nullptr) silent->close();
+  make_room();
+}
+
+// Who closes a connection frees its place in this turn or, when something of it is in flight, in a later one.
+void HttpServer::make_room() {
+  if (waiting_fd_ < 0 || stopping_) return;
+  if (HttpConnection* silent = silent_.front(); silent != nullptr) return silent->close();
+  HttpConnection* slowest = nullptr;
+  busy_.for_each([&](HttpConnection& each) {
+    if (each.waited_ns() >= patience_ns && (slowest == nullptr || each.waited_ns() > slowest->waited_ns())) {
+      slowest = &each;
+    }
+  });
+  if (slowest != nullptr) return slowest->close();
+  if (!room_again_.armed()) home_->arm(room_again_, room_pause_ns);
 }
 
 void HttpServer::on_free(HttpConnection& connection) {

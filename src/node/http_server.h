@@ -1,9 +1,10 @@
 // HttpServer: HTTP/1.1 on the ring of one core, for what people and monitors ask of a node, and for the content store.
 //   Owner     Node.   Thread  open() on the main thread; everything else the core's
 //   Lifetime  longer than the core: what hangs in a connection may still be written when it has ended
-//   Limits    connections_max at a time: beyond it the one that has said nothing for longest is closed for the newcomer, and
-//             newcomers wait while all are being served; a request's head has HttpParser::head_bytes_max and head_ns to come;
-//             a body or an answer that does not move for stall_ns ends its connection
+//   Limits    connections_max at a time: beyond it the one that has said nothing for longest is closed for the newcomer; where
+//             all are being served, the one whose caller has kept it waiting for longest, after patience_ns. Newcomers wait for
+//             no longer than that. A request's head has HttpParser::head_bytes_max and head_ns to come; a body or an answer
+//             that does not move for stall_ns ends its connection
 //   Bodies    a piece of a request's body is read when the exchange asks for it, a piece of an answer is asked for when the one
 //             before has gone: neither side makes the other's memory grow
 #pragma once
@@ -103,6 +104,8 @@ class HttpConnection : public ListNode {
   void linger();
   void close();
   void end_if_quiet();
+  // How long it has been waiting for its caller; 0: it is at work, or about to end by itself.
+  uint64_t waited_ns() const;
   static void on_deadline(Timer& timer);
   void set_deadline(uint64_t patience_ns);
   void end_exchange();
@@ -122,6 +125,7 @@ class HttpConnection : public ListNode {
   HttpExchange* exchange_ = nullptr;
   bool wants_body_ = false;
   bool pumping_ = false;
+  uint64_t waits_since_ns_ = 0;    // while the deadline is armed
   bool continue_owed_ = false;     // the client waits for "100 Continue"
   std::string_view interim_left_;  // what is to be sent, in this order
   std::string head_text_;          // of the response
@@ -140,6 +144,7 @@ class HttpServer final : public Guest {
   static constexpr uint64_t idle_ns = 60'000'000'000;
   static constexpr uint64_t stall_ns = 30'000'000'000;
   static constexpr uint64_t linger_ns = 1'000'000'000;
+  static constexpr uint64_t patience_ns = 1'000'000'000;
   // What it may take at most.
   static constexpr uint64_t memory_bytes =
       connections_max * (HttpConnection::buffer_bytes + 2 * HttpParser::head_bytes_max);
@@ -169,6 +174,7 @@ class HttpServer final : public Guest {
   void begin_accept();
   static void on_accept(Op& op, int32_t result, uint32_t flags);
   void take(int fd);
+  void make_room();
   void on_free(HttpConnection& connection);
   void close_fd(int fd);
 
@@ -177,10 +183,12 @@ class HttpServer final : public Guest {
   int listen_fd_ = -1;
   Reactor* home_ = nullptr;
   Accept accept_;
-  struct AcceptAgain : Timer {
+  struct Again : Timer {
     using Timer::Timer;
     HttpServer* server = nullptr;
-  } accept_again_{+[](Timer& timer) { static_cast<AcceptAgain&>(timer).server->begin_accept(); }};
+  };
+  Again accept_again_{+[](Timer& timer) { static_cast<Again&>(timer).server->begin_accept(); }};
+  Again room_again_{+[](Timer& timer) { static_cast<Again&>(timer).server->make_room(); }};
   Op close_;
   bool stopping_ = false;
   int waiting_fd_ = -1;                                       // accepted, and no connection is free for it
