@@ -11,6 +11,8 @@
 namespace blobcache {
 namespace {
 
+constexpr uint64_t index_trusted_ns_min = 10'000'000'000;
+
 bool is_absolute(std::string_view path) {
   if (path.empty() || path.front() != '/') return false;
   while (!path.empty()) {
@@ -173,6 +175,14 @@ class Check {
       }
       if (!is_absolute(volume.mountpoint)) {
         problem(place + ".mountpoint", volume.mountpoint, "it is no absolute path; start it with /");
+      }
+      if (volume.quota != Amount() && config_.volumes.size() > 1) {
+        problem(place + ".quota", format_amount(volume.quota),
+                "only a single volume may have one for now; give it a node of its own, or leave it out");
+      }
+      if (volume.index == Indexing::on && volume.revalidate_ns < index_trusted_ns_min) {
+        problem(place + ".revalidate", format_duration_ns(volume.revalidate_ns),
+                "with volume.index = on all of the bucket would be listed as often; make it at least 10s");
       }
       for (size_t other = 0; other < i; ++other) {
         if (config_.volumes[other].mountpoint == volume.mountpoint) {

@@ -1,8 +1,11 @@
-// LiveValue: a number of the configuration that may change while it is used.
+// LiveValue: a number of the configuration that may change while it is used. GuardedValue: what is more than a number.
 //   Thread  any reads, any sets; it is right for itself, not beside others
 #pragma once
 
 #include <atomic>
+#include <mutex>
+
+#include "base/spinlock.h"
 
 namespace blobcache {
 
@@ -21,6 +24,24 @@ class LiveValue {
 
  private:
   std::atomic<T> value_;
+};
+
+// Not for the paths of requests: it locks.
+template <class T>
+class GuardedValue {
+ public:
+  T get() const {
+    const std::lock_guard held(lock_);
+    return value_;
+  }
+  void set(const T& value) {
+    const std::lock_guard held(lock_);
+    value_ = value;
+  }
+
+ private:
+  mutable Spinlock lock_;
+  T value_{};
 };
 
 }  // namespace blobcache

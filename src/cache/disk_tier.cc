@@ -181,7 +181,7 @@ Result<void> DiskTier::open(const Options& options, std::string* message_out) {
   DiskShared& shared = impl_->shared;
   shared.cache = options.cache;
   shared.object_ttl_ns = options.cache.object_ttl_ns;
-  shared.quota = options.quota;
+  shared.quota.set(options.quota);
   shared.scrub_bytes_per_s = std::max<uint64_t>(1, options.scrub_bytes_per_s);
   shared.scrub_delay_ns = options.scrub_delay_ns;
   shared.scrub_pause_ns = options.scrub_pause_ns;
@@ -252,9 +252,10 @@ void DiskTier::watch(uint64_t now_ns) {
   }
 }
 
-void DiskTier::change(const CacheConfig& cache) {
+void DiskTier::change(const CacheConfig& cache, const Amount& quota) {
   BC_ASSERT(cache.disks.size() == impl_->disks.size());
   impl_->shared.object_ttl_ns.store(cache.object_ttl_ns, std::memory_order_relaxed);
+  impl_->shared.quota.set(quota);
   for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
     const DiskConfig& config = cache.disks[unit->number];
     unit->space->set_write_budget(cache.write_budget_bytes);
@@ -330,9 +331,9 @@ void DiskTier::on_corrupt(unsigned disk, unsigned blocks) {
   impl_->unit(disk).counters.corrupt_blocks.fetch_add(blocks, std::memory_order_relaxed);
 }
 
-// ---- writing ----
 uint64_t DiskTier::drops_done(unsigned disk) const { return impl_->unit(disk).keeper->drops_done(); }
 
+// ---- writing ----
 
 bool DiskTier::packs(uint64_t object_bytes) const { return object_bytes < impl_->shared.cache.chunk_bytes; }
 

@@ -84,9 +84,10 @@ class DiskTier {
   void start();
   // Sees which disks stand still. Called by one core, some times a second, while cores run.
   void watch(uint64_t now_ns);
-  // Takes over object_ttl, write_budget and the disks' watermarks; the disks are those of open(). Any thread, any time.
+  // Takes over object_ttl, write_budget, the quota and the disks' watermarks; the disks are those of open(). Any thread, any
+  // time.
   // Keepers see what concerns them at their next tick, within 5 s.
-  void change(const CacheConfig& cache);
+  void change(const CacheConfig& cache, const Amount& quota);
   // Ends keepers and verifiers, writes what is pending. The cores have ended. False: a disk hangs; do not free anything.
   bool stop(unsigned patience_ms);
 
@@ -109,11 +110,11 @@ class DiskTier {
   void on_read_error(unsigned disk, int os_errno);
   // A read took, or has been taking, DiskHealth::read_stuck_after_ns: the disk is left alone until probes are quick.
   void on_slow_read(unsigned disk);
-  void on_corrupt(unsigned disk, unsigned blocks);
   // Of objects that lost their end; blocks that do not match are counted when they are dropped.
-
+  void on_corrupt(unsigned disk, unsigned blocks);
   // Of damaged blocks, so far: for DiskDropJob. Asked before the read that met them leaves reads().
   uint64_t drops_done(unsigned disk) const;
+
   // ---- writing (DiskWriter) ----
   bool packs(uint64_t object_bytes) const;
   // The disk that a new object goes to; -1: none takes writes.

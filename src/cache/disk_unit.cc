@@ -92,7 +92,7 @@ Result<void> DiskUnit::measure() {
   const uint64_t by_filesystem = taken + available > to_stay_free ? taken + available - to_stay_free : 0;
   const uint64_t size = config.size.resolve(total);
   uint64_t limit = std::min(size - std::min(size, part_of(shared.cache.blobs_reserved, total)), by_filesystem);
-  if (shared.quota != Amount()) limit = std::min(limit, part_of(shared.quota, total));
+  if (const Amount quota = shared.quota.get(); quota != Amount()) limit = std::min(limit, part_of(quota, total));
   if (limit != space->limit_bytes()) space->set_limit(limit);
   return {};
 }

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/config.h"
+#include "base/live_value.h"
 #include "cache/disk_directory.h"
 #include "cache/disk_files.h"
 #include "cache/disk_health.h"
@@ -24,7 +25,7 @@ class DiskVerifier;
 struct DiskShared {
   CacheConfig cache;  // but for what can change, which is below and in DiskUnit
   std::atomic<uint64_t> object_ttl_ns{0};
-  Amount quota;
+  GuardedValue<Amount> quota;
   disk_format::Uuid boot;
   uint64_t scrub_bytes_per_s = 0;
   uint64_t scrub_delay_ns = 0;

@@ -13,7 +13,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/config.h"
 #include "base/spinlock.h"
 
 namespace blobcache {
@@ -22,10 +21,6 @@ struct PatternOptions {
   uint32_t trigger_reads = 2;                // adjacent reads that make a reader sequential
   uint64_t max_gap_bytes = 2 * 1024 * 1024;  // still adjacent
   uint64_t idle_timeout_ns = 30'000'000'000;
-
-  static PatternOptions of(const PrefetchConfig& config) {
-    return {config.trigger_reads, config.max_gap_bytes, config.idle_timeout_ns};
-  }
 };
 
 enum class PatternKind : uint8_t {

@@ -51,12 +51,26 @@ constexpr uint64_t steps_ahead_max = 4096;
 uint64_t down(uint64_t value, uint64_t unit) { return value - value % unit; }
 uint64_t up(uint64_t value, uint64_t unit) { return down(value + unit - 1, unit); }
 
+// What may be asked for at once.
+uint64_t burst_of(uint64_t bandwidth_bytes) {
+  return std::max<uint64_t>(bandwidth_bytes / 10, limits::chunk_bytes_max);
+}
+
 }  // namespace
 
 PrefetchBudget::PrefetchBudget(const Options& options)
     : options_(options),
-      burst_bytes_(std::max<uint64_t>(options.bandwidth_bytes / 10, limits::chunk_bytes_max)),
+      bandwidth_bytes_(options.bandwidth_bytes),
+      burst_bytes_(burst_of(options.bandwidth_bytes)),
       allowance_bytes_(burst_bytes_) {}
+
+void PrefetchBudget::set_bandwidth(uint64_t bytes) {
+  const std::lock_guard held(lock_);
+  if (bytes == bandwidth_bytes_) return;
+  bandwidth_bytes_ = bytes;
+  burst_bytes_ = burst_of(bytes);
+  allowance_bytes_ = std::min(allowance_bytes_, burst_bytes_);
+}
 
 uint64_t PrefetchBudget::try_acquire(const Request& request, uint64_t now_ns) {
   BC_ASSERT(request.unit_bytes > 0);
@@ -66,19 +80,19 @@ uint64_t PrefetchBudget::try_acquire(const Request& request, uint64_t now_ns) {
   uint64_t granted =
       left(options_.in_flight_bytes_max, in_flight_bytes_ + demand_bytes_.load(std::memory_order_relaxed));
   granted = std::min(granted, left(options_.memory_bytes_max, memory_bytes_));
-  if (options_.bandwidth_bytes != 0) granted = std::min(granted, allowance_bytes_);
+  if (bandwidth_bytes_ != 0) granted = std::min(granted, allowance_bytes_);
   granted = down(std::min(granted, request.bytes), request.unit_bytes);
   in_flight_bytes_ += granted;
   memory_bytes_ += granted;
-  if (options_.bandwidth_bytes != 0) allowance_bytes_ -= granted;
+  if (bandwidth_bytes_ != 0) allowance_bytes_ -= granted;
   return granted;
 }
 
 void PrefetchBudget::refill(uint64_t now_ns) {
-  if (options_.bandwidth_bytes == 0 || now_ns <= refilled_ns_) return;
+  if (bandwidth_bytes_ == 0 || now_ns <= refilled_ns_) return;
   // A tenth of a second fills it from empty, or what it takes for the largest chunk.
   const double seconds = static_cast<double>(now_ns - refilled_ns_) * 1e-9;
-  const double bytes = seconds * static_cast<double>(options_.bandwidth_bytes);
+  const double bytes = seconds * static_cast<double>(bandwidth_bytes_);
   if (bytes < 1) return;
   allowance_bytes_ = bytes >= static_cast<double>(burst_bytes_)
                          ? burst_bytes_

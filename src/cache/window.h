@@ -20,7 +20,6 @@
 #include <atomic>
 #include <cstdint>
 
-#include "base/config.h"
 #include "base/limits.h"
 #include "base/spinlock.h"
 #include "cache/byte_range.h"
@@ -37,6 +36,8 @@ class PrefetchBudget {
     uint64_t bandwidth_bytes = 0;  // a second; 0: no limit
   };
   explicit PrefetchBudget(const Options& options);
+  // A second; 0: no limit. From any thread.
+  void set_bandwidth(uint64_t bytes);
 
   // All of bytes, or fewer in whole units, or 0. Demand goes first: what it has in flight is not there to be given.
   struct Request {
@@ -55,10 +56,11 @@ class PrefetchBudget {
  private:
   void refill(uint64_t now_ns);
 
-  const Options options_;
-  const uint64_t burst_bytes_;
+  const Options options_;  // but for the bandwidth
   std::atomic<uint64_t> demand_bytes_{0};
   Spinlock lock_;
+  uint64_t bandwidth_bytes_;
+  uint64_t burst_bytes_;
   uint64_t in_flight_bytes_ = 0;
   uint64_t memory_bytes_ = 0;
   uint64_t allowance_bytes_;
@@ -69,10 +71,6 @@ struct WindowOptions {
   uint64_t chunk_bytes = limits::chunk_bytes_default;
   uint64_t min_window_bytes = 16 * limits::chunk_bytes_default;
   uint64_t max_window_bytes = 64 * limits::chunk_bytes_default;
-
-  static WindowOptions of(const PrefetchConfig& config, uint64_t chunk_bytes) {
-    return {chunk_bytes, config.min_window * chunk_bytes, config.max_window * chunk_bytes};
-  }
 };
 
 // A piece to fetch, or to cancel, and for whom.

@@ -28,8 +28,8 @@ namespace blobcache::node {
 struct SharedState {
   Epochs epochs;
   std::unique_ptr<MemoryTier> memory;
-  std::unique_ptr<DiskTier> disk;                 // null: no disks
-  std::unique_ptr<serve::PrefetchNode> prefetch;  // null: switched off
+  std::unique_ptr<DiskTier> disk;  // null: no disks
+  std::unique_ptr<serve::PrefetchNode> prefetch;
   serve::Content content;
   std::span<std::byte> arena;
   std::span<std::byte> staging;  // of all cores' disk writers, Plan::disk_staging_core_bytes each

@@ -45,26 +45,18 @@ std::string machine_identity() {
   return gethostname(name, sizeof name - 1) == 0 ? std::string(name) : std::string();
 }
 
+Amount volumes_quota(const Config& config) {
+  return config.volumes.size() == 1 ? config.volumes.front().quota : Amount();
+}
+
 Outcome open_disks(const Config& config, const Plan& plan, std::unique_ptr<DiskTier>* tier_out) {
   if (config.cache.disks.empty()) return {};
-  Amount quota;
-  for (const VolumeConfig& volume : config.volumes) {
-    if (volume.quota == Amount()) continue;
-    if (config.volumes.size() > 1) {
-      return failed(
-          fmt::format("volume '{}' has a quota, which only a single volume may have for now: give it a node of its "
-                      "own, or leave out "
-                      "volume.quota",
-                      volume.name));
-    }
-    quota = volume.quota;
-  }
   auto tier = std::make_unique<DiskTier>();
   std::string message;
   const Result<void> opened = tier->open({.cache = config.cache,
                                           .node = node_uuid(machine_identity(), config.node.name),
                                           .memory_bytes = plan.disk_index_bytes,
-                                          .quota = quota},
+                                          .quota = volumes_quota(config)},
                                          &message);
   if (!opened) return failed(message);
   *tier_out = std::move(tier);

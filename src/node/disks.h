@@ -20,6 +20,9 @@ disk_format::Uuid node_uuid(std::string_view machine, std::string_view node_name
 // /etc/machine-id; the host's name where there is none (containers).
 std::string machine_identity();
 
+// What the volumes together may take of the disks; none: no limit.
+Amount volumes_quota(const Config& config);
+
 // tier_out stays null without disks. A directory that is not ours to use is a failure with the tier's own sentence.
 Outcome open_disks(const Config& config, const Plan& plan, std::unique_ptr<DiskTier>* tier_out);
 

@@ -166,10 +166,8 @@ Outcome Node::take_memory() {
   shared_.arena = arena_.bytes().subspan(plan_.disk_staging_bytes, plan_.arena_bytes);
   shared_.memory = std::make_unique<MemoryTier>(
       MemoryTier::Options{.arena = shared_.arena, .buffer_index_first = 0, .epochs = &shared_.epochs});
-  if (config_.prefetch.enabled) {
-    shared_.prefetch = std::make_unique<serve::PrefetchNode>(serve::PrefetchNode::Options{
-        .config = config_.prefetch, .chunk_bytes = config_.cache.chunk_bytes, .arena_bytes = plan_.arena_bytes});
-  }
+  shared_.prefetch = std::make_unique<serve::PrefetchNode>(serve::PrefetchNode::Options{
+      .config = config_.prefetch, .chunk_bytes = config_.cache.chunk_bytes, .arena_bytes = plan_.arena_bytes});
   for (const std::unique_ptr<serve::Volume>& volume : shared_.volumes) {
     volume->memory = shared_.memory.get();
     volume->prefetch = shared_.prefetch.get();

@@ -123,11 +123,9 @@ void plan_disks(const Config& config, const Machine& machine, Plan& plan) {
         serve::Content::memory_bytes + ContentCalls::memory_bytes + plan.blobs_max * BlobStore::entry_bytes;
   }
   // Of each core and volume; those of prefetch may turn out to be fewer.
-  uint64_t runs = serve::VolumeServer::disk_loads_max;
-  if (config.prefetch.enabled) {
-    runs += serve::Prefetcher::loads_max(
-        {.disk_loads = serve::Prefetcher::disk_loads_max, .origin_loads = config.origin.connections});
-  }
+  const uint64_t runs = serve::VolumeServer::disk_loads_max +
+                        serve::Prefetcher::loads_max({.disk_loads = serve::Prefetcher::disk_loads_max,
+                                                      .origin_loads = config.origin.connections});
   plan.disk_threads_bytes = disks * disk_thread_bytes +
                             plan.cores * DiskWriter::state_bytes(disks, config.cache.chunk_bytes) +
                             plan.cores * config.volumes.size() * runs * limits::page_bytes;

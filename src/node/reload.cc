@@ -6,6 +6,7 @@
 
 #include "base/config_change.h"
 #include "base/log.h"
+#include "node/disks.h"
 
 namespace blobcache::node {
 namespace {
@@ -54,10 +55,12 @@ Problems reload(Problems problems, const Config& fresh, Config& config, Config& 
 
 void apply_live(const Config& config, SharedState& shared) {
   log::configure({.level = config.log.level, .format = config.log.format});
-  if (shared.disk != nullptr) shared.disk->change(config.cache);
+  if (shared.disk != nullptr) shared.disk->change(config.cache, volumes_quota(config));
+  shared.prefetch->change(config.prefetch);
   for (size_t i = 0; i < shared.volumes.size(); ++i) {
     shared.volumes[i]->live.set(config.fuse, config.origin, config.log);
     shared.volumes[i]->origin->set_limits(config.origin);
+    shared.volumes[i]->origin->set_revalidate(config.volumes[i].revalidate_ns);
   }
 }
 

@@ -47,4 +47,12 @@ void NameCache::forget(const std::string& key) {
   shard.by_use.erase(entry);
 }
 
+void NameCache::forget_all() {
+  for (Shard& shard : shards_) {
+    const std::lock_guard lock(shard.lock);
+    shard.by_key.clear();
+    shard.by_use.clear();
+  }
+}
+
 }  // namespace blobcache

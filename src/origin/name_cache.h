@@ -28,6 +28,7 @@ class NameCache {
   bool find(const std::string& key, uint64_t now_ns, KnownName* known_out);
   void put(const std::string& key, const KnownName& known, uint64_t until_ns);
   void forget(const std::string& key);
+  void forget_all();
 
  private:
   static constexpr size_t shards_count = 16;

@@ -168,6 +168,8 @@ class Origin {
   // Takes over what may change while calls are in flight: origin.attempt_timeout, deadline, retries and bandwidth. From any
   // thread. Calls in flight keep their deadline.
   virtual void set_limits(const OriginConfig&) {}
+  // Takes over volume.revalidate, also for what is known already. From any thread.
+  virtual void set_revalidate(uint64_t /*ns*/) {}
   // What is begun beyond origin.connections waits in the origin, what readers wait for first.
   virtual bool keeps_connections_max() const { return false; }
   // A request costs so much that one is worth it for places that do not lie together (ReadCall::pieces).

@@ -68,6 +68,7 @@ RemoteOrigin::RemoteOrigin(RemoteOptions options)
     : options_(std::move(options)),
       http_options_(http_options_of(options_)),
       bandwidth_(options_.origin.bandwidth_bytes),
+      revalidate_ns_(options_.volume.revalidate_ns),
       started_s_(static_cast<int64_t>(std::time(nullptr))),
       names_(names_max) {
   set_up_libcurl();
@@ -154,7 +155,7 @@ void RemoteOrigin::resolve(Reactor& home, OriginCall& call, const std::string& k
 }
 
 uint64_t RemoteOrigin::trusted_until(uint64_t now_ns, bool exists) {
-  uint64_t trusted_ns = options_.volume.revalidate_ns;
+  uint64_t trusted_ns = revalidate_ns_;
   // What the index says is as old as it is.
   if (tree_index_ && tree_index_->current() != nullptr)
     trusted_ns = std::min(trusted_ns, tree_index_->trusted_ns_left());
@@ -306,8 +307,8 @@ FileInfo RemoteOrigin::directory_info(std::string_view key) const {
   shown.uid = options_.volume.uid;
   shown.gid = options_.volume.gid;
   int64_t changed_s = started_s_;
-  if (options_.volume.revalidate_ns != config_never_ns) {
-    const auto trusted_s = std::max<int64_t>(static_cast<int64_t>(options_.volume.revalidate_ns / s_ns), 1);
+  if (const uint64_t trusted_ns = revalidate_ns_; trusted_ns != config_never_ns) {
+    const auto trusted_s = std::max<int64_t>(static_cast<int64_t>(trusted_ns / s_ns), 1);
     const auto now_s = static_cast<int64_t>(std::time(nullptr));
     changed_s = now_s - now_s % trusted_s;
   }
@@ -327,6 +328,14 @@ void RemoteOrigin::set_limits(const OriginConfig& config) {
   http_options_.deadline_ns.set(config.deadline_ns);
   http_options_.retries_max.set(config.retries);
   bandwidth_.set(config.bandwidth_bytes);
+}
+
+void RemoteOrigin::set_revalidate(uint64_t ns) {
+  if (ns == revalidate_ns_) return;
+  revalidate_ns_.set(ns);
+  if (tree_index_) tree_index_->set_trusted(ns);
+  // What is known was to be trusted for as long as was said then, which may be for ever.
+  names_.forget_all();
 }
 
 // The end.

@@ -120,6 +120,7 @@ class RemoteOrigin : public Origin {
   bool keeps_connections_max() const override { return true; }
   bool scatters() const override { return true; }
   void set_limits(const OriginConfig& config) override;
+  void set_revalidate(uint64_t ns) override;
 
  protected:
   // Asks; ends with end_look.
@@ -219,6 +220,7 @@ class RemoteOrigin : public Origin {
   const RemoteOptions options_;
   HttpOptions http_options_;
   Bandwidth bandwidth_;  // origin.bandwidth, of this volume
+  LiveValue<uint64_t> revalidate_ns_;
   const int64_t started_s_;
   std::atomic<unsigned> in_flight_{0};
   std::atomic<bool> stopping_{false};

@@ -29,7 +29,6 @@ constexpr int64_t refresh_pause_s = 1;  // services give the old ones until shor
 constexpr int64_t reload_pause_s = 10;  // between two looks for other credentials because the server refused ours
 constexpr int64_t clock_wrong_s = 240;  // S3 refuses from 15 minutes on
 constexpr size_t small_page_bytes_max = 64 * limits::KiB;
-constexpr uint64_t index_trusted_ns_min = 10'000'000'000;
 
 bool is_plain_host_label(std::string_view bucket) {
   for (const char c : bucket) {
@@ -359,11 +358,6 @@ Result<std::optional<TreeIndex::Options>> index_options(const VolumeConfig& volu
   if (volume.index == Indexing::off) return std::nullopt;
   if (names_directory.empty()) {
     *why = fmt::format("volume.index = on for {} needs a disk to keep the index on; give --cache-dir", volume.source);
-    return fail(Code::invalid, EINVAL);
-  }
-  if (volume.revalidate_ns < index_trusted_ns_min) {
-    *why = fmt::format("volume.index = on for {} would list all of it every volume.revalidate; make that at least 10s",
-                       volume.source);
     return fail(Code::invalid, EINVAL);
   }
   const ObjectId identity = object_id(place.canonical_source(), "", "names");

@@ -19,7 +19,7 @@ int64_t now_s() { return static_cast<int64_t>(std::time(nullptr)); }
 
 }  // namespace
 
-TreeIndex::TreeIndex(const Options& options) : options_(options) {
+TreeIndex::TreeIndex(const Options& options) : options_(options), trusted_ns_(options.trusted_ns) {
   if (options_.path.empty()) return;
   Result<std::shared_ptr<const NameIndex>> found = NameIndex::open(options_.path, options_.identity);
   if (found) {
@@ -31,11 +31,12 @@ TreeIndex::TreeIndex(const Options& options) : options_(options) {
 
 uint64_t TreeIndex::trusted_ns_left_locked() const {
   if (index_ == nullptr || wrong_) return 0;
-  if (options_.trusted_ns == config_never_ns) return UINT64_MAX;
+  const uint64_t trusted_ns = trusted_ns_;
+  if (trusted_ns == config_never_ns) return UINT64_MAX;
   const int64_t age_s = now_s() - index_->built_s();
   if (age_s < 0) return 0;  // the clock was set back: nobody knows how old it is
   const uint64_t age_ns = static_cast<uint64_t>(age_s) * s_ns;
-  return age_ns < options_.trusted_ns ? options_.trusted_ns - age_ns : 0;
+  return age_ns < trusted_ns ? trusted_ns - age_ns : 0;
 }
 
 std::shared_ptr<const NameIndex> TreeIndex::current() {

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <string>
 
+#include "base/live_value.h"
 #include "origin/name_index.h"
 
 namespace blobcache {
@@ -29,6 +30,8 @@ class TreeIndex {
 
   // Null: none that may be believed.
   std::shared_ptr<const NameIndex> current();
+  // Another `trusted_ns` from now on, for the index that there is too.
+  void set_trusted(uint64_t trusted_ns) { trusted_ns_.set(trusted_ns); }
   // How long that will be so; UINT64_MAX: for ever.
   uint64_t trusted_ns_left();
   // What it says is not so.
@@ -45,6 +48,7 @@ class TreeIndex {
   uint64_t trusted_ns_left_locked() const;
 
   const Options options_;
+  LiveValue<uint64_t> trusted_ns_;
   std::mutex mutex_;
   std::shared_ptr<const NameIndex> index_;
   bool wrong_ = false;  // index_ is to be replaced as soon as can be

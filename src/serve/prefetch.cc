@@ -30,19 +30,40 @@ PrefetchBudget::Options budget_of(const PrefetchNode::Options& options) {
   return {.in_flight_bytes_max = bytes, .memory_bytes_max = bytes, .bandwidth_bytes = options.config.bandwidth_bytes};
 }
 
+uint64_t windows_of(const PrefetchConfig& config) { return uint64_t{config.min_window} << 32 | config.max_window; }
+
 bool same(const WindowRange& a, const WindowRange& b) { return a.stream == b.stream && a.generation == b.generation; }
 
 }  // namespace
 
 PrefetchNode::PrefetchNode(const Options& options)
-    : pattern_(PatternOptions::of(options.config)),
-      window_(WindowOptions::of(options.config, options.chunk_bytes)),
+    : enabled_(options.config.enabled),
+      trigger_reads_(options.config.trigger_reads),
+      max_gap_bytes_(options.config.max_gap_bytes),
+      idle_timeout_ns_(options.config.idle_timeout_ns),
+      windows_(windows_of(options.config)),
       chains_max_(options.config.streams),
+      chunk_bytes_(options.chunk_bytes),
       arena_bytes_(options.arena_bytes),
       files_max_(std::max(files_min, static_cast<uint32_t>(options.arena_bytes / arena_bytes_a_file))),
       budget_(budget_of(options)) {}
 
 PrefetchNode::~PrefetchNode() { BC_ASSERT(files_.load() == 0 && watched_.empty()); }
+
+void PrefetchNode::change(const PrefetchConfig& config) {
+  enabled_.set(config.enabled);
+  trigger_reads_.set(config.trigger_reads);
+  max_gap_bytes_.set(config.max_gap_bytes);
+  idle_timeout_ns_.set(config.idle_timeout_ns);
+  windows_.set(windows_of(config));
+  chains_max_.set(config.streams);
+  budget_.set_bandwidth(config.bandwidth_bytes);
+}
+
+WindowOptions PrefetchNode::window() const {
+  const uint64_t windows = windows_;
+  return {chunk_bytes_, (windows >> 32) * chunk_bytes_, (windows & UINT32_MAX) * chunk_bytes_};
+}
 
 bool PrefetchNode::try_add_file() {
   if (files_.fetch_add(1, std::memory_order_relaxed) < files_max_) return true;
@@ -74,7 +95,7 @@ void PrefetchNode::sweep(uint64_t now_ns) {
     watched_.push_back(watched);
     FilePrefetch& file = *watched.file;
     const std::unique_lock inside(file.lock_, std::try_to_lock);
-    if (inside && now_ns > file.last_read_ns_ && now_ns - file.last_read_ns_ > pattern_.idle_timeout_ns) file.give_up();
+    if (inside && now_ns > file.last_read_ns_ && now_ns - file.last_read_ns_ > idle_timeout_ns_) file.give_up();
   }
   sweep_left_ -= count;
   if (sweep_left_ == 0) sweep_due_ns_.store(now_ns + sweep_ns, std::memory_order_relaxed);

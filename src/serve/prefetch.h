@@ -1,5 +1,5 @@
 // Prefetch: what is fetched ahead of the readers of open files.
-//   PrefetchNode   what the files of a node share: budget, settings, and which files have windows
+//   PrefetchNode   what the files of a node share: budget, settings (which may change at any time), and which files have windows
 //   FilePrefetch   of one open file: its pattern, its windows, and what of these is wanted and has not begun
 //   Prefetcher     of one core and volume: makes loads of what is wanted (prefetch_loads.cc), those from disk as chains of
 //                  linked reads (prefetch_chains.cc). And of files that nobody has opened yet (prefetch_files.cc)
@@ -21,6 +21,7 @@
 
 #include "base/config.h"
 #include "base/list.h"
+#include "base/live_value.h"
 #include "base/pool.h"
 #include "base/spinlock.h"
 #include "cache/memory_tier.h"
@@ -48,9 +49,14 @@ class PrefetchNode {
   explicit PrefetchNode(const Options& options);
   ~PrefetchNode();
 
+  // Takes over what may change while files are read, which is all of it. A file keeps its windows as they were made. Any
+  // thread.
+  void change(const PrefetchConfig& config);
+
+  bool enabled() const { return enabled_; }
   PrefetchBudget& budget() { return budget_; }
-  const PatternOptions& pattern() const { return pattern_; }
-  const WindowOptions& window() const { return window_; }
+  PatternOptions pattern() const { return {trigger_reads_, max_gap_bytes_, idle_timeout_ns_}; }
+  WindowOptions window() const;
   unsigned chains_max() const { return chains_max_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
   // Memory for what a file says of itself. False: they have theirs.
@@ -68,9 +74,13 @@ class PrefetchNode {
   void sweep(uint64_t now_ns);
 
  private:
-  const PatternOptions pattern_;
-  const WindowOptions window_;
-  const unsigned chains_max_;
+  LiveValue<bool> enabled_;
+  LiveValue<uint32_t> trigger_reads_;
+  LiveValue<uint64_t> max_gap_bytes_;
+  LiveValue<uint64_t> idle_timeout_ns_;
+  LiveValue<uint64_t> windows_;  // least and most, in chunks: they are of use only together
+  LiveValue<unsigned> chains_max_;
+  const uint64_t chunk_bytes_;
   const uint64_t arena_bytes_;
   const uint32_t files_max_;
   PrefetchBudget budget_;
@@ -289,6 +299,7 @@ class Prefetcher {
   FilePrefetch* follow(Handle& handle);
   void enlist(FilePrefetch& file);
   void learn(FilePrefetch& file);
+  void stop(FilePrefetch& file);
   void on_read(FilePrefetch& file, ReadRange range, std::span<const ByteRange> absent);
   void add(const PrefetchUse& use);
   void begin_wanted();

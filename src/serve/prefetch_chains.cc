@@ -53,7 +53,8 @@ void Prefetcher::begin_held() {
 
 unsigned Prefetcher::chains_for(size_t loads) const {
   const unsigned demand = server_.disk_reads_running_ + server_.disk_lane_.running;
-  const unsigned spare = chains_ > demand ? chains_ - demand : 1;
+  const unsigned chains = std::min(chains_, node_.chains_max());
+  const unsigned spare = chains > demand ? chains - demand : 1;
   const auto long_enough = static_cast<unsigned>(std::max<size_t>(1, loads / links_min));
   return std::min(spare, long_enough);
 }

@@ -97,7 +97,8 @@ Prefetcher::~Prefetcher() {
 // Null: the file is not followed. Made at its first miss: what is in memory needs nobody to fetch it.
 FilePrefetch* Prefetcher::follow(Handle& handle) {
   FilePrefetch* file = handle.prefetch.load(std::memory_order_acquire);
-  if (file != nullptr || !handle.cacheable || handle.object_bytes <= untracked_bytes_max) return file;
+  if (file != nullptr || !node_.enabled() || !handle.cacheable || handle.object_bytes <= untracked_bytes_max)
+    return file;
   if (!node_.try_add_file()) return nullptr;
   auto made = std::make_unique<FilePrefetch>(node_, handle, server_.volume().config.profile == Profile::model);
   if (handle.prefetch.compare_exchange_strong(file, made.get(), std::memory_order_acq_rel)) return made.release();
@@ -148,6 +149,8 @@ void Prefetcher::on_miss(Handle& handle, ReadRange range, const Plan& plan) {
 }
 
 void Prefetcher::on_read(FilePrefetch& file, ReadRange range, std::span<const ByteRange> absent) {
+  if (!node_.enabled()) [[unlikely]]
+    return stop(file);  // it was when the file was first missed
   const uint64_t now_ns = server_.reactor().now_ns();
   PrefetchUse use;
   if (file.learns()) learn(file);
@@ -176,9 +179,12 @@ void Prefetcher::learn(FilePrefetch& file) {
 
 void Prefetcher::on_release(Handle& handle) {
   FilePrefetch* file = handle.prefetch.load(std::memory_order_acquire);
-  if (file == nullptr) return;
+  if (file != nullptr) stop(*file);
+}
+
+void Prefetcher::stop(FilePrefetch& file) {
   PrefetchUse use;
-  file->stop(&use);
+  file.stop(&use);
   add(use);
   if (file->neighbour() && use.wasted_bytes > handle.object_bytes / 2) {
     server_.volume().foreteller->on_unread(handle.key, true);
@@ -213,6 +219,8 @@ void Prefetcher::begin_wanted() {
 }
 
 Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
+  if (!node_.enabled()) [[unlikely]]
+    stop(file);
   WindowRange front;
   if (!file.front(&front, server_.reactor().now_ns())) return Step::nothing;
   const Next next = next_of(file.handle, front);

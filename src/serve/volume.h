@@ -45,7 +45,7 @@ struct LiveSettings {
 
 struct Volume {
   unsigned number = 0;
-  VolumeConfig config;
+  VolumeConfig config;         // as at the start
   OriginConfig origin_config;  // as at the start
   LiveSettings live;
   // What makes its objects the same on every node: the explicit id, or the canonical source.
@@ -53,7 +53,7 @@ struct Volume {
   std::unique_ptr<Origin> origin;
   MemoryTier* memory = nullptr;
   DiskTier* disk = nullptr;                     // null: no disks
-  PrefetchNode* prefetch = nullptr;             // null: switched off
+  PrefetchNode* prefetch = nullptr;             // null: none, in tests
   std::unique_ptr<Foreteller> foreteller;       // as well
   std::atomic<uint32_t> prefetch_at_origin{0};  // pieces, of all cores
 

@@ -159,3 +159,18 @@ generated_count() {
   curl -fsS --noproxy '*' "$GENERATED_URL/__counts__" |
     "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
 }
+
+# start_manager SOCKET FILE: what a service manager hears goes to FILE, a line for each datagram. MANAGER_PID; the caller ends it.
+start_manager() {
+  "$PYTHON" - "$1" "$2" <<'PYTHON' &
+import socket, sys
+path, told = sys.argv[1:]
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link, open(told, "w") as out:
+    link.bind(path)
+    while True:
+        out.write(link.recv(4096).decode().strip().replace("\n", " ") + "\n")
+        out.flush()
+PYTHON
+  MANAGER_PID=$!
+  wait_for 20 "the listener" test -S "$1"
+}

@@ -15,17 +15,8 @@ log=$MOUNT_TMP/run.log
 told=$MOUNT_TMP/told
 port=$(free_port)
 
-# What a service manager hears, a line for each, with its time.
-"$PYTHON" - "$MOUNT_TMP/notify" "$told" <<'PYTHON' &
-import os, socket, sys
-path, told = sys.argv[1:]
-with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link, open(told, "w") as out:
-    link.bind(path)
-    while True:
-        out.write(link.recv(4096).decode().strip().replace("\n", " ") + "\n")
-        out.flush()
-PYTHON
-listener=$!
+start_manager "$MOUNT_TMP/notify" "$told"
+listener=$MANAGER_PID
 tree=$MOUNT_TMP/two
 install_nginx
 nginx_conf <<CONF
@@ -39,7 +30,6 @@ server=$NGINX_PID
 trap 'kill "$listener" "$server" 2>/dev/null || true' EXIT
 serves() { curl -fsS --noproxy '*' -o /dev/null "http://127.0.0.1:$port/file" 2>/dev/null; }
 wait_for 20 "the web server" serves
-wait_for 20 "the listener" test -S "$MOUNT_TMP/notify"
 
 write_config() { # ENTRY_TIMEOUT LEVEL [OBJECT_TTL]: the rest is the same
   cat >"$config" <<TOML
@@ -70,15 +60,6 @@ mountpoint = "$MOUNT_TMP/mnt-one"
 name = "two"
 source = "http://127.0.0.1:$port/"
 mountpoint = "$MOUNT_TMP/mnt-two"
-# A token that is too short is found before memory is taken, which takes seconds.
-printf 'short\n' >"$MOUNT_TMP/token"
-printf '[memory]\nlimit = "700MiB"\n[http]\nlisten = "127.0.0.1:%s"\nsecret_file = "%s"\n[[volume]]\nsource = "%s"\nmountpoint = "%s"\n' \
-  "$port" "$MOUNT_TMP/token" "$MOUNT_TMP/one" "$MOUNT_TMP/mnt-one" >"$config"
-expect_refusal 1 'no token of at least 16' "$PYTHON" -c '
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], check=False).returncode
-held_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-sys.exit(code if held_mib < 300 else f"{held_mib:.0f} MiB were taken first")' "$BLOBCACHE" run --config="$config"
 TOML
 }
 
@@ -89,6 +70,15 @@ printf '[node]\ncoers = 2\n' >"$config"
 expect_refusal 1 'blobcache.toml:2: node.coers is no key; the nearest is node.cores' "$BLOBCACHE" run --config="$config"
 printf '[http]\nlisten = "0.0.0.0:%s"\n[[volume]]\nsource = "/"\nmountpoint = "/mnt"\n' "$port" >"$config"
 expect_refusal 1 'http.listen.*http.secret_file' "$BLOBCACHE" run --config="$config"
+# A token that is too short is found before memory is taken, which takes seconds.
+printf 'short\n' >"$MOUNT_TMP/token"
+printf '[memory]\nlimit = "700MiB"\n[http]\nlisten = "127.0.0.1:%s"\nsecret_file = "%s"\n[[volume]]\nsource = "%s"\nmountpoint = "%s"\n' \
+  "$port" "$MOUNT_TMP/token" "$MOUNT_TMP/one" "$MOUNT_TMP/mnt-one" >"$config"
+expect_refusal 1 'no token of at least 16' "$PYTHON" -c '
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], check=False).returncode
+held_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+sys.exit(code if held_mib < 300 else f"{held_mib:.0f} MiB were taken first")' "$BLOBCACHE" run --config="$config"
 printf '[[volume]]\nsource="/a"\nmountpoint="/m"\n[[volume]]\nsource="/b"\nmountpoint="/m/n"\n' >"$config"
 expect_refusal 1 'inside the mount point /m of another volume' "$BLOBCACHE" run --config="$config"
 

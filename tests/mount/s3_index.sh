@@ -105,7 +105,7 @@ PYTHON
 
 check_refusals() {
   expect_refusal 1 'needs a disk' "$BLOBCACHE" mount s3://blobs "$mnt" "${GENERATED_OPTIONS[@]}" -o volume.index=on
-  expect_refusal 1 'at least 10s' "$BLOBCACHE" mount s3://blobs "$mnt" "${GENERATED_OPTIONS[@]}" -o volume.index=on \
+  expect_refusal 2 'at least 10s' "$BLOBCACHE" mount s3://blobs "$mnt" "${GENERATED_OPTIONS[@]}" -o volume.index=on \
     --cache-dir="$cache" -o volume.revalidate=1s
 }
 

@@ -291,17 +291,17 @@ TEST_CASE("objects and segments leave when their time is over") {
   CHECK(!std::filesystem::exists(rig.folder / "cache/" + disk_format::segment_path(1)));
 }
 
-TEST_CASE("age, budget and watermarks change while the tier runs") {
+TEST_CASE("age, budget, quota and watermarks change while the tier runs") {
   TierRig rig;
   rig.open();
   REQUIRE(rig.write_object(1, 4 * MiB));
   CacheConfig changed = rig.options.cache;
   SUBCASE("age") {
     changed.object_ttl_ns = 1;
-    rig.tier->change(changed);
+    rig.tier->change(changed, {});
     rig.until([&] { return !rig.known(1); });
     changed.object_ttl_ns = 0;
-    rig.tier->change(changed);
+    rig.tier->change(changed, {});
     REQUIRE(rig.write_object(2, 4 * MiB));
     rig.close();  // with the sweeps that were due
     rig.open();
@@ -309,23 +309,30 @@ TEST_CASE("age, budget and watermarks change while the tier runs") {
   }
   SUBCASE("budget") {
     changed.write_budget_bytes = 4 * MiB;
-    rig.tier->change(changed);
+    rig.tier->change(changed, {});
     REQUIRE(rig.tier->begin_write(0, 4 * MiB));
     rig.tier->abandon_write(0, 4 * MiB, 0, true);
     CHECK(!rig.tier->begin_write(0, 4096));
     changed.write_budget_bytes = 8 * MiB;
-    rig.tier->change(changed);
+    rig.tier->change(changed, {});
     CHECK(rig.write_object(2, 4 * MiB));
     CHECK(!rig.tier->begin_write(0, 4096));
     changed.write_budget_bytes = 0;
-    rig.tier->change(changed);
+    rig.tier->change(changed, {});
     CHECK(rig.write_object(3, 4 * MiB));
+  }
+  SUBCASE("quota") {
+    const uint64_t limit = rig.tier->stats(0).limit_bytes;
+    rig.tier->change(changed, {.bytes = 56 * MiB});
+    rig.until([&] { return rig.tier->stats(0).limit_bytes == 56 * MiB; });
+    rig.tier->change(changed, {});
+    rig.until([&] { return rig.tier->stats(0).limit_bytes == limit; });
   }
   SUBCASE("watermarks") {
     // Whatever the filesystem holds, this is less.
     changed.disks[0].high_watermark = 1e-9;
     changed.disks[0].low_watermark = 0;
-    rig.tier->change(changed);
+    rig.tier->change(changed, {});
     rig.until([&] { return rig.tier->stats(0).used_bytes == 0; });
     CHECK(!rig.write_object(2, 4 * MiB));
   }

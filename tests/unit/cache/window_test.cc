@@ -301,6 +301,21 @@ TEST_CASE("the budget: demand first, then what memory and bandwidth allow, in wh
   CHECK(budget.memory_bytes() == 0);
 }
 
+TEST_CASE("the budget: the bandwidth may change while it is used") {
+  PrefetchBudget budget({.in_flight_bytes_max = 1024 * MiB, .memory_bytes_max = 1024 * MiB});
+  const auto take = [&](uint64_t now_ns) { return budget.try_acquire({.bytes = 64 * MiB, .unit_bytes = MiB}, now_ns); };
+  CHECK(take(second_ns) == 64 * MiB);
+  budget.set_bandwidth(100 * MiB);
+  uint64_t granted = 0;
+  for (uint64_t now = 1; now <= 11; ++now) granted += take(now * second_ns / 10 + second_ns);
+  // What may come at once, and a second of it.
+  CHECK(granted >= 100 * MiB);
+  CHECK(granted <= 100 * MiB + 2 * limits::chunk_bytes_max);
+  budget.set_bandwidth(0);
+  CHECK(take(3 * second_ns) == 64 * MiB);
+  CHECK(take(3 * second_ns) == 64 * MiB);
+}
+
 TEST_CASE("without budget nothing is fetched, and the stream goes on when there is some") {
   Follower follower(10 * GiB);
   follower.budget.begin_demand(GiB);

@@ -29,18 +29,12 @@ TEST_CASE("disks: without any there is no tier, and no passthrough") {
   CHECK(why_no_passthrough(off, nullptr).find("fuse.passthrough") != std::string::npos);
 }
 
-TEST_CASE("disks: a quota that would not be kept is refused") {
+TEST_CASE("disks: the quota of all is that of the only volume") {
   Config config;
-  config.cache.disks.resize(1);
-  config.volumes.resize(2);
-  config.volumes[1].name = "second";
-  config.volumes[1].quota = {.bytes = 1};
-  std::unique_ptr<DiskTier> tier;
-  const Outcome outcome = open_disks(config, Plan(), &tier);
-  CHECK(outcome.exit_code == 1);
-  CHECK(outcome.message.find("'second'") != std::string::npos);
-  CHECK(outcome.message.find("volume.quota") != std::string::npos);
-  CHECK(tier == nullptr);
+  config.volumes.resize(1);
+  CHECK(volumes_quota(config) == Amount());
+  config.volumes[0].quota = {.bytes = 5};
+  CHECK(volumes_quota(config) == Amount{.bytes = 5});
 }
 
 TEST_CASE("evictions: an id is 32 digits as they are printed") {
