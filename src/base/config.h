@@ -198,6 +198,13 @@ Problems check_config(const Config& config);
 std::string config_reference();
 // The effective values as TOML, each with where it came from.
 std::string show_config(const Config& config);
+// The same for programs; texts as a file would have them, without quotes.
+struct ShownValue {
+  std::string place;  // "volume[0].name"
+  std::string value;
+  std::string from;  // "default", "FILE:LINE", the variable's or the option's name
+};
+std::vector<ShownValue> shown_values(const Config& config);
 // The file with every key commented that is shipped as config/blobcache.toml.
 std::string config_example();
 

@@ -41,35 +41,53 @@ std::string toml_value(const Key& key, std::string_view text) {
   return out + "]";
 }
 
-void show_group(std::string& out, const Config& config, KeyGroup group, const void* base, const std::string& element) {
-  std::string_view section;
-  for (const Key& key : config_keys()) {
-    if (key.group() != group) continue;
-    if (section != section_of(key)) {
-      section = section_of(key);
-      out += fmt::format("{}{}\n", out.empty() ? "" : "\n", header_of(section));
+// f(key, base, place) for every value that is in force; place: "volume[0].name".
+template <class F>
+void for_each_value(const Config& config, F&& f) {
+  const auto each = [&](KeyGroup group, const void* base, const std::string& element) {
+    const size_t array_bytes = std::string_view(group == KeyGroup::disk ? "cache.disk" : "volume").size();
+    for (const Key& key : config_keys()) {
+      if (key.group() != group) continue;
+      f(key, base,
+        group == KeyGroup::single ? std::string(key.name) : element + std::string(key.name.substr(array_bytes)));
     }
-    const std::string_view array = group == KeyGroup::disk ? "cache.disk" : "volume";
-    const std::string place =
-        group == KeyGroup::single ? std::string(key.name) : element + std::string(key.name.substr(array.size()));
-    const auto from = config.set_by.find(place);
-    const std::string line = fmt::format("{} = {}", last_of(key), toml_value(key, value_text_shown(key, base)));
-    out += fmt::format("{:<44} # {}\n", line, from == config.set_by.end() ? "default" : from->second);
+  };
+  each(KeyGroup::single, &config, "");
+  for (size_t i = 0; i < config.cache.disks.size(); ++i) {
+    each(KeyGroup::disk, &config.cache.disks[i], fmt::format("cache.disk[{}]", i));
   }
+  for (size_t i = 0; i < config.volumes.size(); ++i) {
+    each(KeyGroup::volume, &config.volumes[i], fmt::format("volume[{}]", i));
+  }
+}
+
+std::string_view source_of(const Config& config, const std::string& place) {
+  const auto from = config.set_by.find(place);
+  return from == config.set_by.end() ? std::string_view("default") : std::string_view(from->second);
 }
 
 }  // namespace
 
 std::string show_config(const Config& config) {
   std::string out;
-  show_group(out, config, KeyGroup::single, &config, "");
-  for (size_t i = 0; i < config.cache.disks.size(); ++i) {
-    show_group(out, config, KeyGroup::disk, &config.cache.disks[i], fmt::format("cache.disk[{}]", i));
-  }
-  for (size_t i = 0; i < config.volumes.size(); ++i) {
-    show_group(out, config, KeyGroup::volume, &config.volumes[i], fmt::format("volume[{}]", i));
-  }
+  std::string section;  // and of which element
+  for_each_value(config, [&](const Key& key, const void* base, const std::string& place) {
+    if (const std::string now = place.substr(0, place.size() - last_of(key).size()); section != now) {
+      section = now;
+      out += fmt::format("{}{}\n", out.empty() ? "" : "\n", header_of(section_of(key)));
+    }
+    const std::string line = fmt::format("{} = {}", last_of(key), toml_value(key, value_text_shown(key, base)));
+    out += fmt::format("{:<44} # {}\n", line, source_of(config, place));
+  });
   return out;
+}
+
+std::vector<ShownValue> shown_values(const Config& config) {
+  std::vector<ShownValue> values;
+  for_each_value(config, [&](const Key& key, const void* base, const std::string& place) {
+    values.push_back({place, value_text_shown(key, base), std::string(source_of(config, place))});
+  });
+  return values;
 }
 
 std::string config_reference() {

@@ -16,6 +16,16 @@ int print_problems(const Problems& problems) {
   return exit_failed;
 }
 
+// {"values":[{"key":"node.name","value":"hostname","from":"default"},...]}
+void print_values(const Config& config) {
+  std::string values;
+  for (const ShownValue& shown : shown_values(config)) {
+    values += fmt::format("{}{{\"key\":{},\"value\":{},\"from\":{}}}", values.empty() ? "" : ",",
+                          json_string(shown.place), json_string(shown.value), json_string(shown.from));
+  }
+  fmt::print("{{\"values\":[{}]}}\n", values);
+}
+
 }  // namespace
 
 // What does not fit together is told once each value is right by itself.
@@ -34,6 +44,7 @@ int config_command(int argc, char** argv) {
   app.require_subcommand(1);
   ConfigSources sources;
   bool toml = false;
+  bool json = false;
   CLI::App* check = app.add_subcommand("check", "validate a file: every problem with its line");
   CLI::App* show = app.add_subcommand("show", "the values in force, and where each came from");
   CLI::App* reference = app.add_subcommand("reference", "every key with default, unit and meaning");
@@ -43,6 +54,7 @@ int config_command(int argc, char** argv) {
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
   }
+  show->add_flag("--json", json, "for programs");
   reference->add_flag("--toml", toml, "as a file to start from, every key commented out");
   for (CLI::App* command : {&app, check, show, reference}) {
     command->footer("Examples:\n  blobcache config check --config=blobcache.toml\n  blobcache config reference | less");
@@ -58,6 +70,8 @@ int config_command(int argc, char** argv) {
   if (!problems.empty()) return print_problems(problems);
   if (check->parsed()) {
     fmt::print("{}: ok, {} volumes, {} cache disks\n", sources.path, config.volumes.size(), config.cache.disks.size());
+  } else if (json) {
+    print_values(config);
   } else {
     fmt::print("{}", show_config(config));
   }

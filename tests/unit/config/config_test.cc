@@ -1,6 +1,7 @@
 // Keys by option and environment, the cross-checks, and the texts that the table writes.
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <set>
 
 #include <doctest/doctest.h>
@@ -149,6 +150,43 @@ TEST_CASE("config: keys that do not fit together") {
   config.volumes.resize(2);
   for (VolumeConfig& volume : config.volumes) volume.source = volume.mountpoint = "/same";
   CHECK(contains(check_config(config).at(0), "another volume"));
+}
+
+TEST_CASE("config: a quota that would not be kept, and an index that would be made all the time, are refused") {
+  Config config;
+  config.volumes.resize(2);
+  for (VolumeConfig& volume : config.volumes) volume.source = "/source";
+  config.volumes[0].mountpoint = "/one";
+  config.volumes[1].mountpoint = "/two";
+  CHECK(check_config(config).empty());
+  config.volumes[1].quota = {.bytes = 1};
+  REQUIRE(check_config(config).size() == 1);
+  CHECK(contains(check_config(config)[0], "volume[1].quota"));
+  config.volumes.erase(config.volumes.begin());
+  CHECK(check_config(config).empty());
+  config.volumes[0].index = Indexing::on;
+  config.volumes[0].revalidate_ns = 9'999'999'999;
+  REQUIRE(check_config(config).size() == 1);
+  CHECK(contains(check_config(config)[0], "volume[0].revalidate"));
+  config.volumes[0].revalidate_ns = 10'000'000'000;
+  CHECK(check_config(config).empty());
+}
+
+TEST_CASE("config: values for programs are those that are shown, secrets as little as there") {
+  Config config;
+  config.volumes.resize(1);
+  REQUIRE(set(config, "log.level=warn") == "");
+  config.volumes[0].s3.credentials = "/etc/keys-of-ours";
+  std::map<std::string, ShownValue> found;
+  for (const ShownValue& shown : shown_values(config)) CHECK(found.emplace(shown.place, shown).second);
+  CHECK(found.at("log.level").value == "warn");
+  CHECK(found.at("log.level").from != "default");
+  CHECK(found.at("log.format").from == "default");
+  CHECK(found.at("volume[0].s3.credentials").value == "(set)");
+  for (const auto& [place, shown] : found) {
+    CAPTURE(place);
+    CHECK(contains(show_config(config), place.substr(place.rfind('.') + 1) + " = "));
+  }
 }
 
 TEST_CASE("config: nearest key by distance") {
