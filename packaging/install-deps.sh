@@ -19,14 +19,14 @@ apt_test=(doctest-dev cmake ccache fio strace sqlite3 attr xfsprogs e2fsprogs xx
 apt_ci=(clang-19 libclang-rt-19-dev)
 # Better with them, but their absence stops nothing: the tests then say what they did not check.
 # chromium takes most of a minute; the fonts are for its screenshots.
-apt_test_optional=(clang-format-19 bpftrace chromium fonts-inter)
+apt_test_optional=(clang-format-19 bpftrace chromium fonts-inter zsh fish)
 
 dnf_build=(meson ninja-build pkgconf-pkg-config gcc-c++ git-core python3 liburing-devel fuse3-devel fuse3 xxhash-devel
   cli11-devel tomlplusplus-devel fmt-devel openssl-devel libcurl-devel pugixml-devel json-devel boost-devel
   systemtap-sdt-devel)
 dnf_test=(doctest-devel cmake ccache fio strace sqlite attr xfsprogs e2fsprogs xxhash)
 dnf_ci=(clang compiler-rt)
-dnf_test_optional=(golang-github-prometheus bpftrace chromium)
+dnf_test_optional=(golang-github-prometheus bpftrace chromium zsh fish)
 
 choose() { # BUILD TEST CI OPTIONAL, the names of four lists: fills wanted and optional for the profile
   local -n build=$1 test=$2 ci=$3 test_optional=$4

@@ -64,6 +64,7 @@ keys=$("$BLOBCACHE" config reference | grep -cE '^[a-z0-9_.]+$')
 for shell in bash zsh fish; do
   if command -v $shell >/dev/null; then
     $shell -n "$work/texts/blobcache.$shell" || fail "the completion of $shell"
+    [[ $shell == bash ]] || python3 "$root/tests/package/completions.py" $shell "$work/texts/blobcache.$shell" || fail "$shell completes nothing"
   else
     not_tested "the completion of $shell in $shell" "it is not installed"
   fi
