@@ -22,6 +22,7 @@ import eviction
 import harness
 import http_crowd
 import metadata
+import metrics_cost
 import origins
 import prefetch
 import readers
@@ -57,6 +58,7 @@ BENCHES = {
     "E2": ("a loader of tar shards with 4 processes, against the raw disk", readers.shards),
     "E3": ("two epochs of an image folder of 50,000 files with 8 processes, against the raw disk", readers.images),
     "H1": ("latency of the mount while 10,000 callers crowd the HTTP endpoint", http_crowd.crowded),
+    "H2": ("what the metrics cost a hit", metrics_cost.counting),
 }
 
 
