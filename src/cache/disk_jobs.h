@@ -79,6 +79,7 @@ struct DiskWrittenJob : DiskJob {
   uint64_t position = 0;     // of the index's chunk
   uint64_t blocks = 0;       // bits of the chunk
   uint64_t reserved_bytes = 0;
+  uint64_t drops_seen = ~uint64_t{0};  // DiskTier::drops_done() before the first of them was written
   uint64_t checksums[limits::blocks_per_chunk_frame] = {};  // of the blocks in `blocks`, at their own places
 };
 

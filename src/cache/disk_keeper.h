@@ -103,6 +103,8 @@ class DiskKeeper {
 
   // disk_keeper_remove.cc
   Result<void> run_drop(const ObjectId& id, uint64_t position, uint64_t blocks, uint64_t drops_seen);
+  // Blocks that were dropped since: what was written to their place before may be what was punched.
+  uint64_t dropped_since(const ObjectId& id, uint64_t position, uint64_t drops_seen) const;
   Result<void> drop(const ObjectId& id, const DiskView& view, uint64_t position, uint64_t blocks);
   Result<void> run_remove(const DiskRemoveJob& job);
   Result<void> remove_damaged(const ObjectId& id, const DiskView& view);

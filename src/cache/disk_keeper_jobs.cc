@@ -216,7 +216,7 @@ Result<void> DiskKeeper::run_written(DiskWrittenJob& job) {
   DiskView view;
   if (file.gone.load(std::memory_order_relaxed) || !index_.find(file.id, job.position, &view))
     return fail(Code::not_found);
-  const uint64_t added = job.blocks & ~view.valid;
+  const uint64_t added = job.blocks & ~view.valid & ~dropped_since(file.id, job.position, job.drops_seen);
   if (added == 0) {
     std::ignore = cut_tail(file);
     return {};

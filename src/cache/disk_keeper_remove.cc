@@ -76,10 +76,7 @@ Result<void> DiskKeeper::run_remove(const DiskRemoveJob& job) {
 Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_t blocks, uint64_t drops_seen) {
   DiskView view;
   if (!index_.find(id, position, &view) || view.place.disk != unit_.number) return fail(Code::not_found);
-  blocks &= view.valid;
-  for (const Dropped& before : dropped_) {
-    if (before.number > drops_seen && before.id == id && before.position == position) blocks &= ~before.blocks;
-  }
+  blocks &= view.valid & ~dropped_since(id, position, drops_seen);
   if (blocks == 0) return {};
   unit_.counters.corrupt_blocks.fetch_add(static_cast<uint64_t>(std::popcount(blocks)), std::memory_order_relaxed);
   const Result<void> done = drop(id, view, position, blocks);
@@ -88,6 +85,14 @@ Result<void> DiskKeeper::run_drop(const ObjectId& id, uint64_t position, uint64_
   // After the reads that may have found it have ended (punch): each of them noted an earlier number.
   drops_done_.store(number, std::memory_order_release);
   return done;
+}
+
+uint64_t DiskKeeper::dropped_since(const ObjectId& id, uint64_t position, uint64_t drops_seen) const {
+  uint64_t blocks = 0;
+  for (const Dropped& each : dropped_) {
+    if (each.number > drops_seen && each.id == id && each.position == position) blocks |= each.blocks;
+  }
+  return blocks;
 }
 
 Result<void> DiskKeeper::drop(const ObjectId& id, const DiskView& view, uint64_t position, uint64_t blocks) {

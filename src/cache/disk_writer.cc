@@ -294,6 +294,7 @@ void DiskWriter::Impl::step() {
 void DiskWriter::Impl::start(Write& write) {
   DiskFile& file = *write.file;
   ++writing_count;
+  write.written.drops_seen = tier.drops_done(write.disk);
   file.writing.fetch_add(1, std::memory_order_seq_cst);
   if (file.gone.load(std::memory_order_acquire) || file.armed.load(std::memory_order_seq_cst) != 0) {
     finish(write, false);
