@@ -85,8 +85,7 @@ class DiskTier {
   // Sees which disks stand still. Called by one core, some times a second, while cores run.
   void watch(uint64_t now_ns);
   // Takes over object_ttl, write_budget, the quota and the disks' watermarks; the disks are those of open(). Any thread, any
-  // time.
-  // Keepers see what concerns them at their next tick, within 5 s.
+  // time. Keepers see what concerns them at their next tick, within 5 s.
   void change(const CacheConfig& cache, const Amount& quota);
   // Ends keepers and verifiers, writes what is pending. The cores have ended. False: a disk hangs; do not free anything.
   bool stop(unsigned patience_ms);

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/config.h"
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/config_sources.h"

@@ -80,7 +80,7 @@ uint32_t VolumeServer::encode_entries(Handle& handle, std::byte* to, uint32_t by
 // Whoever lists a directory from its start to its end tells which files will be opened after which (cache/neighbours.h).
 // Names are noted as they are told: what was fetched and not told may be fetched again.
 void VolumeServer::note_listing(Handle& handle, const ListCall& call) {
-  if (volume().foreteller == nullptr) return;
+  if (volume().foreteller == nullptr || !volume().prefetch->enabled()) return;
   if (call.offset == 0) {
     handle.names = std::make_unique<DirectoryNames>();
     handle.names_until = 0;

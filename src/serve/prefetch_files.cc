@@ -90,7 +90,7 @@ void Prefetcher::act(Foreteller::Change& change) {
 }
 
 void Prefetcher::ask(Foreteller::Wish& wish) {
-  FileCall* call = closed_ ? nullptr : file_calls_.try_acquire();
+  FileCall* call = closed_ || !node_.enabled() ? nullptr : file_calls_.try_acquire();
   if (call == nullptr) return server_.volume().foreteller->drop(wish.place);
   call->key = wish.key;
   call->wish = std::move(wish);

@@ -186,8 +186,8 @@ void Prefetcher::stop(FilePrefetch& file) {
   PrefetchUse use;
   file.stop(&use);
   add(use);
-  if (file->neighbour() && use.wasted_bytes > handle.object_bytes / 2) {
-    server_.volume().foreteller->on_unread(handle.key, true);
+  if (file.neighbour() && use.wasted_bytes > file.handle.object_bytes / 2) {
+    server_.volume().foreteller->on_unread(file.handle.key, true);
   }
 }
 

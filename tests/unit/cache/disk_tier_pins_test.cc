@@ -79,7 +79,7 @@ TEST_CASE("what is pinned stays when everything else had to leave, and the disk 
   CacheConfig changed = rig.options.cache;
   changed.disks[0].high_watermark = 1e-9;  // whatever the filesystem holds, this is less
   changed.disks[0].low_watermark = 0;
-  rig.tier->change(changed);
+  rig.tier->change(changed, {});
   rig.until([&] { return rig.tier->stats(0).used_bytes == 8 * MiB; });
   CHECK(is_whole(rig, 1, 8 * MiB));
   CHECK(!rig.write_object(9, 4 * MiB));
@@ -122,13 +122,13 @@ TEST_CASE("what is pinned does not leave by its age") {
   REQUIRE(pin(rig, 3, 1000));
   CacheConfig changed = rig.options.cache;
   changed.object_ttl_ns = 1;
-  rig.tier->change(changed);
+  rig.tier->change(changed, {});
   rig.until([&] { return !rig.known(2); });
   CHECK(rig.known(1));
   CHECK(rig.known(3));
   CHECK(rig.tier->unpin_and_wait({}) == 2);
   changed.object_ttl_ns = 2;  // a new sweep, now
-  rig.tier->change(changed);
+  rig.tier->change(changed, {});
   rig.until([&] { return !rig.known(1) && !rig.known(3); });
 }
 
