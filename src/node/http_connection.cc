@@ -39,6 +39,7 @@ std::string_view http_reason(unsigned status) {
     case 411: return "Length Required";
     case 413: return "Content Too Large";
     case 416: return "Range Not Satisfiable";
+    case 421: return "Misdirected Request";
     case 422: return "Unprocessable Content";
     case 431: return "Request Header Fields Too Large";
     case 503: return "Service Unavailable";
@@ -126,6 +127,7 @@ void HttpConnection::begin_exchange() {
   server_->busy_.push_back(*this);
   keep_alive_ = head().keep_alive;
   continue_owed_ = head().field("expect") == "100-continue";
+  if (!server_->is_called(head())) return refuse(421, "ask for localhost or 127.0.0.1: this node has no other name");
   if (!server_->may(head())) return refuse(401, "a bearer token is asked for: the one in http.secret_file");
   HttpRoutes::Answer answer = server_->options_.routes->route(head());
   if (answer.exchange == nullptr) return refuse(answer.status, answer.why);

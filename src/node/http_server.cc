@@ -1,5 +1,6 @@
 #include "node/http_server.h"
 
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -136,6 +137,21 @@ bool HttpServer::may(const HttpHead& head) const {
   constexpr std::string_view scheme = "Bearer ";
   const std::string_view value = head.field("authorization");
   return value.starts_with(scheme) && is_same(value.substr(scheme.size()), secret_);
+}
+
+// A page from elsewhere can make its own name lead to 127.0.0.1 (DNS rebinding), and a browser then lets it read our answers.
+// Its requests say the name. Where a token is asked for, that is the protection.
+bool HttpServer::is_called(const HttpHead& head) const {
+  std::string_view host = head.field("host");
+  if (!secret_.empty() || host.empty()) return true;
+  if (const size_t colon = host.rfind(':'); colon != host.npos && host.find(']', colon) == host.npos) {
+    host = host.substr(0, colon);
+  }
+  in_addr address{};
+  const bool loopback =
+      inet_pton(AF_INET, std::string(host).c_str(), &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
+  return loopback || host == "localhost" || host == "[::1]" ||
+         host == std::string_view(options_.listen).substr(0, options_.listen.rfind(':'));
 }
 
 void HttpServer::begin_accept() {

@@ -170,6 +170,7 @@ class HttpServer final : public Guest {
     HttpServer* server = nullptr;
   };
   Result<void> listen_at(std::string_view host, std::string_view port, std::string* message_out);
+  bool is_called(const HttpHead& head) const;
   bool may(const HttpHead& head) const;
   void begin_accept();
   static void on_accept(Op& op, int32_t result, uint32_t flags);

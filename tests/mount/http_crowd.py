@@ -137,7 +137,7 @@ def not_taking():
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         link.settimeout(PATIENCE_S)
         link.connect(("127.0.0.1", PORT))
-        link.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 400)
+        link.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
         links.append(link)
     return links
 

@@ -46,10 +46,10 @@ answers() {
   # Several requests on one connection, one after the other and at once.
   [[ $(ask "$url/healthz" "$url/readyz" "$url/healthz" -w '%{num_connects}\n' | tr '\n' ' ') == "ok 1 ready 0 ok 0 " ]] ||
     fail "a connection is not kept"
-  [[ $(raw 'GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' |
+  [[ $(raw 'GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' |
     grep -c '^HTTP/1.1 200 OK') == 2 ]] || fail "of two requests at once not both were answered"
   # In pieces.
-  raw 'GE' 'T /hea' 'lthz HTTP/1.1\r' '\nHost: a\r\n' 'Connection: close\r\n\r\n' | grep -q '^ok' || fail "a request in pieces"
+  raw 'GE' 'T /hea' 'lthz HTTP/1.1\r' '\nHost: localhost\r\n' 'Connection: close\r\n\r\n' | grep -q '^ok' || fail "a request in pieces"
   raw 'GET /healthz HTTP/1.0\r\n\r\n' | grep -q '^Connection: close' || fail "HTTP/1.0 is kept open"
 }
 
@@ -59,6 +59,14 @@ refuses() {
   raw 'GET /healthz HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n' | grep -q '^HTTP/1.1 400 ' ||
     fail "two lengths of one body"
   raw 'POST /healthz HTTP/1.1\r\nContent-Length: -1\r\n\r\n' | grep -q '^HTTP/1.1 400 ' || fail "a negative length"
+  # A page from elsewhere whose name was made to lead here.
+  local name
+  for name in rebound.example "rebound.example:$port" 127.0.0.1.rebound.example localhost.rebound.example '[::2]'; do
+    expect_http 421 'no other name' -H "Host: $name" "$url/v1/status"
+  done
+  for name in "localhost:$port" 127.0.0.1 "127.8.9.10:$port" '[::1]' "[::1]:$port"; do
+    expect_http 200 '"volumes"' -H "Host: $name" "$url/v1/status"
+  done
 }
 
 # Four times as many callers as there are places: those that say nothing make room for who does, and the mount goes on.

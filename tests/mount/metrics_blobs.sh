@@ -66,7 +66,7 @@ scrape "$MOUNT_TMP/before"
 "$PYTHON" - "$METRICS_PORT" <<'PYTHON'
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as link:
-    link.sendall(b"PUT /v1/blobs HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 300000)
+    link.sendall(b"PUT /v1/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 300000)
 PYTHON
 until_moved "$(puts failed)" 1
 
