@@ -151,6 +151,8 @@ class HttpClient {
   // http_hedge.cc
   uint64_t patience_ns() const;
   void earn_hedge(const HttpRequest& request);
+  bool try_spend_credit();
+  void give_back_credit();
   void arm_impatience(HttpAttempt& attempt);
   static void on_impatience(Timer& timer);
   void start_hedges();
@@ -200,7 +202,6 @@ class HttpClient {
   static constexpr unsigned background_share = 4;
   unsigned passed_over_ = 0;   // requests that went before those of the background
   List<HttpRequest> stalled_;  // running, and to be hedged when there is a connection
-  unsigned hedge_credit_ = 0;
   List<HttpAttempt> running_;
   List<HttpRequest> pausing_;  // the next attempt has to wait
   std::minstd_rand random_;

@@ -10,8 +10,9 @@
 // not vanish from what is known; and when more than one in twenty is slow, slow is how this origin is, and p95 says so.
 //
 // *How often*: 1 in 20 requests, so that a server in trouble is not asked twice for everything. Each request earns a twentieth
-// of a hedge, and no more than a few are saved up: an hour without stalls is no reason for a thousand hedges at once. And a
-// hedge needs a free connection like any other attempt, but is the first to get one: its reader has waited longest.
+// of a hedge, whichever core made it, and no more than a few are saved up: an hour without stalls is no reason for a thousand
+// hedges at once. And a hedge needs a free connection like any other attempt, but is the first to get one: its reader has
+// waited longest.
 //
 // *Who wins*: whoever has the first byte of what is missing; the second attempt asks for that alone. The frame is written
 // once: the loser is marked before the winner's first byte is copied, writes nothing from then on, and is removed when
@@ -42,8 +43,20 @@ uint64_t HttpClient::patience_ns() const {
 
 void HttpClient::earn_hedge(const HttpRequest& request) {
   if (request.to == nullptr) return;
-  hedge_credit_ = std::min(hedge_credit_ + 1, hedges_saved_max * requests_per_hedge);
+  if (counters_.hedge_credit.load(std::memory_order_relaxed) >= hedges_saved_max * requests_per_hedge) return;
+  counters_.hedge_credit.fetch_add(1, std::memory_order_relaxed);
 }
+
+bool HttpClient::try_spend_credit() {
+  unsigned credit = counters_.hedge_credit.load(std::memory_order_relaxed);
+  while (credit >= requests_per_hedge) {
+    if (counters_.hedge_credit.compare_exchange_weak(credit, credit - requests_per_hedge, std::memory_order_relaxed))
+      return true;
+  }
+  return false;
+}
+
+void HttpClient::give_back_credit() { counters_.hedge_credit.fetch_add(requests_per_hedge, std::memory_order_relaxed); }
 
 void HttpClient::arm_impatience(HttpAttempt& attempt) {
   const HttpRequest& request = *attempt.request;
@@ -60,7 +73,8 @@ void HttpClient::on_impatience(Timer& timer) {
   BC_ASSERT(request.attempt == &attempt && request.rival == nullptr && !request.linked());
   if (request.bytes_done == request.bytes) return;
   const bool quiet = attempt.heard_ns + self.patience_ns() <= self.home_.now_ns();
-  if (!quiet || self.hedge_credit_ < requests_per_hedge) return self.arm_impatience(attempt);
+  if (!quiet || self.counters_.hedge_credit.load(std::memory_order_relaxed) < requests_per_hedge)
+    return self.arm_impatience(attempt);
   self.stalled_.push_back(request);
   self.start_hedges();
 }
@@ -73,14 +87,17 @@ void HttpClient::start_hedges() {
 
 void HttpClient::hedge(HttpRequest& request) {
   BC_ASSERT(request.attempt != nullptr && request.rival == nullptr && request.bytes_done < request.bytes);
-  if (hedge_credit_ >= requests_per_hedge && !take_hedge_bandwidth(request)) return;
-  const Result<HttpAttempt*> rival =
-      hedge_credit_ < requests_per_hedge ? Result<HttpAttempt*>(fail(Code::again)) : set_up(request);
-  if (!rival) {
+  if (!try_spend_credit()) {
     settle_hedge(request);
     return arm_impatience(*request.attempt);
   }
-  hedge_credit_ -= requests_per_hedge;
+  if (!take_hedge_bandwidth(request)) return give_back_credit();
+  const Result<HttpAttempt*> rival = set_up(request);
+  if (!rival) {
+    give_back_credit();
+    settle_hedge(request);
+    return arm_impatience(*request.attempt);
+  }
   counters_.hedges.fetch_add(1, std::memory_order_relaxed);
   // Over HTTP/2 it would be a stream of the connection that stalls.
   if (!options_.http1_only) curl_easy_setopt((*rival)->easy, CURLOPT_FRESH_CONNECT, 1L);

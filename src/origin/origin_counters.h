@@ -40,16 +40,17 @@ class OriginTimes {
 };
 
 struct OriginCounters {
-  std::atomic<uint64_t> requests{0};     // attempts that were sent, repeated ones too
-  std::atomic<uint64_t> bytes{0};        // of bodies, those of attempts that broke off too
-  std::atomic<uint64_t> retries{0};      // attempts after the first one of a request
-  std::atomic<uint64_t> throttled{0};    // answers 429 and 503
-  std::atomic<uint64_t> errors{0};       // requests that failed in the end; "not found" and "replaced" are answers
-  std::atomic<uint64_t> hedges{0};       // second attempts beside a first one that stalled
-  std::atomic<uint64_t> hedges_won{0};   // those that brought the bytes
-  std::atomic<uint64_t> verified{0};     // whole objects that matched the store's checksum
-  std::atomic<uint64_t> corrupt{0};      // answers that did not
-  std::atomic<bool> md5_matched{false};  // some ETag was the MD5 of its object
+  std::atomic<uint64_t> requests{0};      // attempts that were sent, repeated ones too
+  std::atomic<uint64_t> bytes{0};         // of bodies, those of attempts that broke off too
+  std::atomic<uint64_t> retries{0};       // attempts after the first one of a request
+  std::atomic<uint64_t> throttled{0};     // answers 429 and 503
+  std::atomic<uint64_t> errors{0};        // requests that failed in the end; "not found" and "replaced" are answers
+  std::atomic<uint64_t> hedges{0};        // second attempts beside a first one that stalled
+  std::atomic<uint64_t> hedges_won{0};    // those that brought the bytes
+  std::atomic<unsigned> hedge_credit{0};  // what all cores have earned for the next ones (http_hedge.cc)
+  std::atomic<uint64_t> verified{0};      // whole objects that matched the store's checksum
+  std::atomic<uint64_t> corrupt{0};       // answers that did not
+  std::atomic<bool> md5_matched{false};   // some ETag was the MD5 of its object
   std::atomic<bool> etags_are_no_md5{false};
   std::atomic<uint64_t> connections{0};  // made; the rest of the attempts reused one
   OriginTimes times;

@@ -18,8 +18,7 @@ read_blocks() {
 }
 
 check() {
-  # Each core earns its second attempts by its own requests: with two of them, the one that a range stalls on may have none.
-  local stalled begun=$SECONDS MODE_CORES=1
+  local stalled begun=$SECONDS
   faults ""
   # Who waits for the end of an attempt waits for most of this test, and `retries` tells of it.
   start_mount s3://blobs "$mnt" "${PROXIED[@]}" -o origin.attempt_timeout=60s -o origin.deadline=90s
