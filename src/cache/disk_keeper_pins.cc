@@ -163,9 +163,10 @@ bool DiskKeeper::stop_awaiting(const ObjectId& id) {
 
 // It has come. A segment is larger than the object in it, so there may be no room for it after all.
 void DiskKeeper::pin_if_awaited(const ObjectId& id) {
-  if (awaited_.empty() || !stop_awaiting(id)) return;
   DiskView view;
-  if (!index_.find(id, 0, &view) || view.place.disk != unit_.number || view.pinned) return;
+  // Not there after all: it is still awaited.
+  if (awaited_.empty() || !index_.find(id, 0, &view) || view.place.disk != unit_.number) return;
+  if (!stop_awaiting(id) || view.pinned) return;
   if (pinned_bytes() + bytes_to_pin(view) > unit_.space->pinned_bytes_max()) {
     BC_LOG(warn, "{}: object {} is not pinned: that would be more than {} bytes", unit_.directory.path(), to_hex(id),
            unit_.space->pinned_bytes_max());

@@ -472,7 +472,8 @@ void PrefetchWindows::stop(PrefetchBudget& budget, WindowPlan* plan) {
 void PrefetchWindows::foretell(uint64_t bytes, PrefetchBudget& budget, uint64_t now_ns, WindowPlan* plan) {
   *plan = {};
   Stream& stream = streams_.back();
-  BC_ASSERT(!stream.live() && bytes <= options_.max_window_bytes);
+  BC_ASSERT(!stream.live());
+  bytes = std::min(bytes, options_.max_window_bytes);  // which a reload may have made smaller since it was asked for
   stream = {};
   stream.kind = PatternKind::forward;
   stream.generation = ++generations_;

@@ -92,7 +92,7 @@ int get_metrics(const std::string& host, const std::string& port, const std::str
   const bool connected = fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) == 0;
   freeaddrinfo(found);
   if (!connected) return 1;
-  write_all(fd, fmt::format("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{}\r\n", host,
+  write_all(fd, fmt::format("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}\r\n",
                             token.empty() ? "" : fmt::format("Authorization: Bearer {}\r\n", token)));
   std::string text;
   char buffer[8192];

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -66,6 +67,7 @@ void HttpConnection::start(int fd) {
 
 void HttpConnection::wait_for_head(uint64_t patience_ns) {
   phase_ = Phase::head;
+  head_begun_ = false;
   parser_.reset();
   set_deadline(patience_ns);
 }
@@ -100,10 +102,10 @@ void HttpConnection::on_recv(Op& op, int32_t result, uint32_t) {
   if (self.phase_ == Phase::closing) return self.end_if_quiet();
   if (result <= 0) return self.close();
   if (self.phase_ == Phase::lingering) return self.begin_recv();
-  const bool first = self.begin_ == self.end_;
   self.end_ += static_cast<size_t>(result);
   if (self.phase_ == Phase::head) {
-    if (first) self.set_deadline(HttpServer::head_ns);
+    // Once a request: a head that comes byte by byte has no longer.
+    if (!std::exchange(self.head_begun_, true)) self.set_deadline(HttpServer::head_ns);
     return self.parse_head();
   }
   self.set_deadline(HttpServer::stall_ns);
@@ -194,7 +196,8 @@ void HttpConnection::pump_body() {
 void HttpConnection::begin_response(const HttpResponse& response) {
   BC_ASSERT(phase_ == Phase::exchange && head_text_.empty());
   // A body that was not read to its end leaves no place for another request.
-  keep_alive_ = keep_alive_ && parser_.done() && !server_->stopping_;
+  // One who asks without end gives his place to a newcomer between two requests.
+  keep_alive_ = keep_alive_ && parser_.done() && !server_->stopping_ && server_->waiting_fd_ < 0;
   head_text_ = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}{}{}\r\n", response.status,
                            http_reason(response.status), response.content_type, response.content_length, no_sniffing,
                            response.fields, keep_alive_ ? "" : "Connection: close\r\n");
@@ -242,7 +245,7 @@ void HttpConnection::on_send(Op& op, int32_t result, uint32_t) {
 void HttpConnection::end_response() {
   head_text_.clear();
   end_exchange();
-  if (!keep_alive_) return linger();
+  if (!keep_alive_ || server_->waiting_fd_ >= 0) return linger();
   unlink();
   server_->silent_.push_back(*this);
   wait_for_head(HttpServer::idle_ns);

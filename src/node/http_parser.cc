@@ -38,6 +38,7 @@ std::string_view HttpHead::field(std::string_view name) const {
 class HttpParser::Beast final : public http::basic_parser<true> {
  public:
   explicit Beast(HttpParser& parser) : parser_(parser) {
+    // Of what one put() is given: in 1.74 what was used before does not count, so parse() counts too.
     header_limit(head_bytes_max);
     // As much as there is: whoever takes it counts. (Beast 1.74 takes "none" for 0.)
     body_limit(std::numeric_limits<uint64_t>::max());
@@ -51,8 +52,12 @@ class HttpParser::Beast final : public http::basic_parser<true> {
   }
   void on_response_impl(int, Text, int, error_code& error) override { error = http::error::bad_version; }
   void on_field_impl(http::field, Text name, Text value, error_code& error) override {
-    parser_.head_.fields.emplace_back(lower(name), std::string(value.data(), value.size()));
     error = {};
+    if (parser_.head_.fields.size() >= fields_max) {
+      error = http::error::header_limit;
+      return;
+    }
+    parser_.head_.fields.emplace_back(lower(name), std::string(value.data(), value.size()));
   }
   void on_header_impl(error_code& error) override { error = {}; }
   void on_body_init_impl(const boost::optional<uint64_t>&, error_code& error) override { error = {}; }
@@ -73,6 +78,7 @@ HttpParser::~HttpParser() = default;
 
 void HttpParser::reset() {
   head_ = {};
+  head_bytes_ = 0;
   piece_ = {};
   beast_ = std::make_unique<Beast>(*this);
 }
@@ -89,8 +95,13 @@ HttpParser::Step HttpParser::parse(std::string_view bytes, size_t* used) {
     const size_t step = beast_->put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);
     *used += step;
     bytes.remove_prefix(step);
-    if (error == http::error::need_more) return Step::more;
     if (error == http::error::header_limit) return Step::too_long;
+    if (!had_head) {
+      head_bytes_ += step;
+      const size_t unfinished = beast_->is_header_done() ? 0 : bytes.size();
+      if (head_bytes_ + unfinished > head_bytes_max) return Step::too_long;
+    }
+    if (error == http::error::need_more) return Step::more;
     if (error) return Step::bad;
     if (!had_head && beast_->is_header_done()) {
       if (const auto length = beast_->content_length()) head_.content_length = *length;

@@ -1,7 +1,7 @@
 // HttpParser: one HTTP/1 request out of bytes that come as they like. Boost.Beast does the parsing (docs/ARCHITECTURE.md,
 // Dependencies); nothing else of Boost is seen outside http_parser.cc.
 //   Thread    any; one at a time
-//   Limits    head_bytes_max for request line and fields together
+//   Limits    head_bytes_max for request line and fields together, fields_max of them
 #pragma once
 
 #include <cstddef>
@@ -32,6 +32,7 @@ struct HttpHead {
 class HttpParser {
  public:
   static constexpr size_t head_bytes_max = 8192;
+  static constexpr size_t fields_max = 128;
 
   enum class Step : uint8_t {
     more,      // give what was not used again, with more behind it
@@ -39,7 +40,7 @@ class HttpParser {
     body,      // piece() is the next piece of the body
     end,       // nothing of this request follows
     bad,       // this is no HTTP
-    too_long,  // the head is longer than head_bytes_max
+    too_long,  // the head is longer than head_bytes_max, or has more than fields_max
   };
 
   HttpParser();
@@ -57,6 +58,7 @@ class HttpParser {
   class Beast;
   std::unique_ptr<Beast> beast_;
   HttpHead head_;
+  size_t head_bytes_ = 0;  // of it, used so far
   std::string_view piece_;
 };
 

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -33,6 +34,12 @@ bool is_loopback(const sockaddr& address) {
   }
   const auto& in = reinterpret_cast<const sockaddr_in6&>(address);
   return address.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in.sin6_addr);
+}
+
+std::string lower_case(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+  return out;
 }
 
 // In a time that says nothing about where they differ.
@@ -63,14 +70,28 @@ HttpServer::~HttpServer() {
 Result<void> HttpServer::prepare(std::string* message_out) {
   if (options_.secret_file.empty()) return {};
   std::ifstream file(options_.secret_file);
-  std::string secret(secret_bytes_max, '\0');
+  std::string secret(secret_bytes_max + 1, '\0');
+  errno = 0;
   file.read(secret.data(), static_cast<std::streamsize>(secret.size()));
+  if (!file.is_open() || file.bad()) {
+    *message_out = fmt::format("http.secret_file {} cannot be read: {}", options_.secret_file, std::strerror(errno));
+    return fail(Code::invalid);
+  }
   secret.resize(static_cast<size_t>(file.gcount()));
   while (!secret.empty() && (secret.back() == '\n' || secret.back() == '\r' || secret.back() == ' ')) secret.pop_back();
+  const auto is_printable = [](char c) { return c > ' ' && c <= '~'; };
   if (secret.size() < secret_bytes_min) {
     *message_out = fmt::format(
         "http.secret_file {} holds no token of at least {} characters; make one with `openssl rand -hex 32`",
         options_.secret_file, secret_bytes_min);
+    return fail(Code::invalid);
+  }
+  if (secret.size() > secret_bytes_max || !std::all_of(secret.begin(), secret.end(), is_printable)) {
+    *message_out = fmt::format(
+        "http.secret_file {} must hold one token of at most {} printable ASCII characters without blanks: another "
+        "cannot "
+        "be sent; make one with `openssl rand -hex 32`",
+        options_.secret_file, secret_bytes_max);
     return fail(Code::invalid);
   }
   secret_ = std::move(secret);
@@ -142,7 +163,8 @@ bool HttpServer::may(const HttpHead& head) const {
 // A page from elsewhere can make its own name lead to 127.0.0.1 (DNS rebinding), and a browser then lets it read our answers.
 // Its requests say the name. Where a token is asked for, that is the protection.
 bool HttpServer::is_called(const HttpHead& head) const {
-  std::string_view host = head.field("host");
+  const std::string lower = lower_case(head.field("host"));
+  std::string_view host = lower;
   if (!secret_.empty() || host.empty()) return true;
   if (const size_t colon = host.rfind(':'); colon != host.npos && host.find(']', colon) == host.npos) {
     host = host.substr(0, colon);
@@ -151,7 +173,7 @@ bool HttpServer::is_called(const HttpHead& head) const {
   const bool loopback =
       inet_pton(AF_INET, std::string(host).c_str(), &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
   return loopback || host == "localhost" || host == "[::1]" ||
-         host == std::string_view(options_.listen).substr(0, options_.listen.rfind(':'));
+         host == lower_case(std::string_view(options_.listen).substr(0, options_.listen.rfind(':')));
 }
 
 void HttpServer::begin_accept() {

@@ -135,6 +135,7 @@ class HttpConnection : public ListNode {
   bool send_owed_ = false;               // send() was called and is not answered
   bool piece_is_last_ = false;
   bool keep_alive_ = false;
+  bool head_begun_ = false;  // the first bytes of the request have come
 };
 
 class HttpServer final : public Guest {

@@ -41,6 +41,7 @@
 #include "base/config.h"
 #include "origin/posix_origin.h"
 #include "ring/errno.h"
+#include "ring/poster.h"
 
 namespace blobcache {
 namespace {
@@ -117,9 +118,22 @@ PosixOrigin::PosixOrigin(Root root, const PosixOriginOptions& options)
 PosixOrigin::~PosixOrigin() { ::close(root_.fd); }
 
 void PosixOrigin::stop() {
-  stopping_.store(true, std::memory_order_relaxed);
+  if (stopping_.exchange(true, std::memory_order_relaxed)) return;  // the second time the cores have ended
   bandwidth_.set(0);
   blocking_.stop();
+  const std::lock_guard lock(queues_mutex_);
+  if (queues_.empty()) return;
+  Poster poster;
+  for (const std::unique_ptr<CoreQueue>& core : queues_) poster.post(*core->home, core->stop_message);
+}
+
+void PosixOrigin::on_stop(Op& op, int32_t, uint32_t) {
+  BandwidthQueue& queue = *static_cast<StopMessage&>(op).queue;
+  queue.stop();
+  while (BandwidthWaiter* waiter = queue.pop_front()) {
+    const std::unique_ptr<PacedRead> paced(static_cast<PacedRead*>(waiter));
+    paced->call->finish_failed({Code::stopping});
+  }
 }
 
 void PosixOrigin::set_limits(const OriginConfig& config) {

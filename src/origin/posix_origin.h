@@ -75,6 +75,7 @@ class PosixOrigin final : public Origin {
 
   BandwidthQueue& bandwidth_queue_of(Reactor& home);
   static void on_bandwidth(BandwidthWaiter& waiter, void* self);
+  static void on_stop(Op& op, int32_t result, uint32_t flags);
   void begin_bytes(ReadCall& call);
   static void read(ReadCall& call);
   static void on_read(Op& op, int32_t result, uint32_t flags);
@@ -103,10 +104,18 @@ class PosixOrigin final : public Origin {
   struct PacedRead : BandwidthWaiter {
     ReadCall* call = nullptr;
   };
+  // To each core that has a queue, when the origin stops: whoever waits in it is answered, and its timer ends.
+  struct StopMessage : Message {
+    StopMessage() : Message(&PosixOrigin::on_stop) {}
+    BandwidthQueue* queue = nullptr;
+  };
   struct CoreQueue {
-    explicit CoreQueue(const BandwidthQueue::Options& options) : home(&options.home), queue(options) {}
+    explicit CoreQueue(const BandwidthQueue::Options& options) : home(&options.home), queue(options) {
+      stop_message.queue = &queue;
+    }
     Reactor* const home;
     BandwidthQueue queue;
+    StopMessage stop_message;
   };
   std::vector<std::unique_ptr<CoreQueue>> queues_;  // of cores that ever had to ask
   BlockingCalls blocking_;                          // last: its helpers use the rest

@@ -5,6 +5,7 @@
 // crowded entries go out without nodes, as READDIR would have them, and the origin is not asked for their attributes.
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include <dirent.h>
 
@@ -19,6 +20,7 @@ namespace {
 constexpr uint32_t entries_per_batch = 1024;
 constexpr uint32_t entries_per_batch_with_info = 256;
 constexpr uint32_t names_min = 4;
+constexpr uint64_t names_step_bytes = 16 * limits::KiB;
 
 uint32_t padded(size_t bytes) { return static_cast<uint32_t>((bytes + 7) & ~size_t{7}); }
 
@@ -78,25 +80,38 @@ uint32_t VolumeServer::encode_entries(Handle& handle, std::byte* to, uint32_t by
 }
 
 // Whoever lists a directory from its start to its end tells which files will be opened after which (cache/neighbours.h).
-// Names are noted as they are told: what was fetched and not told may be fetched again.
+// Names are noted as they are told: what was fetched and not told may be fetched again. They are accounted for as they grow:
+// anybody may open listings and never end them.
 void VolumeServer::note_listing(Handle& handle, const ListCall& call) {
   if (volume().foreteller == nullptr || !volume().prefetch->enabled()) return;
   if (call.offset == 0) {
+    forget_names(handle);
     handle.names = std::make_unique<DirectoryNames>();
     handle.names_until = 0;
   }
   if (handle.names == nullptr || !call.entries.empty()) return;
-  if (handle.names_until == call.offset && handle.names->count() >= names_min) {
-    volume().foreteller->on_listed(handle.key, std::move(handle.names));
+  std::unique_ptr<DirectoryNames> names = std::move(handle.names);
+  forget_names(handle);
+  if (handle.names_until == call.offset && names->count() >= names_min) {
+    volume().foreteller->on_listed(handle.key, std::move(names));
   }
-  handle.names = nullptr;
 }
 
 void VolumeServer::note_name(Handle& handle, const DirectoryEntry& entry) {
   const bool follows = handle.names_until == handle.entries_from;
   const bool is_file = entry.type == DT_REG || entry.type == DT_UNKNOWN;
   handle.names_until = entry.next_offset;
-  if (!follows || (is_file && !handle.names->add(entry.name))) handle.names = nullptr;
+  if (!follows || (is_file && !handle.names->add(entry.name))) return forget_names(handle);
+  while (handle.names->bytes() > handle.names_accounted_bytes) {
+    if (!volume().prefetch->try_add_layout(names_step_bytes)) return forget_names(handle);
+    handle.names_accounted_bytes += names_step_bytes;
+  }
+}
+
+void VolumeServer::forget_names(Handle& handle) {
+  handle.names = nullptr;
+  if (handle.names_accounted_bytes == 0) return;
+  volume().prefetch->remove_layout(std::exchange(handle.names_accounted_bytes, 0));
 }
 
 Task VolumeServer::read_directory(TaskStack&, Request& request, bool plus) {

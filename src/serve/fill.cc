@@ -88,9 +88,23 @@ unsigned VolumeServer::begin_loads_of(Plan& plan, Handle& handle, const LoadsFor
   return count;
 }
 
+namespace {
+
+// In the object. A chunk's frame may lack one block in its middle.
+uint64_t run_offset(const Load& load) {
+  return load.frame_offset + static_cast<unsigned>(std::countr_zero(load.blocks_in_run)) * limits::block_bytes;
+}
+
+}  // namespace
+
+std::byte* VolumeServer::run_memory(const Load& load) const {
+  return volume().memory->frame_bytes(*load.frame) + (run_offset(load) - load.frame_offset);
+}
+
+// One block, and the run is chosen.
 bool VolumeServer::comes_whole_from_origin(Load& load) {
   choose_run(load);
-  return !load.from_disk && load.blocks_in_run == load.blocks_left && run_bytes(load) <= limits::block_bytes;
+  return !load.from_disk && load.blocks_in_run == load.blocks_left && std::has_single_bit(load.blocks_in_run);
 }
 
 // Those that are joined to another leave the array.
@@ -99,7 +113,7 @@ void VolumeServer::join_loads(std::span<Load*> loads) {
   Load* last = nullptr;
   for (Load*& load : loads) {
     const bool whole = comes_whole_from_origin(*load);
-    const bool next = whole && last != nullptr && last->frame_offset + limits::block_bytes == load->frame_offset;
+    const bool next = whole && last != nullptr && run_offset(*last) + limits::block_bytes == run_offset(*load);
     Load* const before = last;
     last = whole ? load : nullptr;
     if (!next) continue;
@@ -129,14 +143,18 @@ void VolumeServer::choose_run(Load& load) {
 }
 
 void VolumeServer::continue_load(Load& load) {
-  bool stays = true;
+  // Asked once: by the next look the keeper may have put some of it on disk.
+  bool stays = load.joined != nullptr && comes_whole_from_origin(load);
   for (Load* each = load.joined; each != nullptr && stays; each = each->joined) stays = comes_whole_from_origin(*each);
-  if (load.joined != nullptr && !(stays && comes_whole_from_origin(load))) part_loads(load);
-  choose_run(load);
+  if (!stays) {
+    if (load.joined != nullptr) part_loads(load);
+    choose_run(load);
+  }
   LoadLane& lane = lane_of(load);
   if (lane.running >= lane.running_max) return lane.queued.push_back(load);
   ++lane.running;
   if (load.from_disk) {
+    BC_ASSERT(load.joined == nullptr);
     begin_disk_run(load);
     start_disk_run(load);
   } else {
@@ -163,27 +181,21 @@ void VolumeServer::end_run(Load& load) {
 }
 
 void VolumeServer::start_origin_run(Load& load) {
-  const auto first = static_cast<unsigned>(std::countr_zero(load.blocks_in_run));
   load.call.failed = false;
   load.call.request_id = load.request_id;
   load.call.fd = load.handle->origin_fd.load(std::memory_order_acquire);
-  load.call.offset = load.frame_offset + first * limits::block_bytes;
-  load.call.bytes = static_cast<uint32_t>(run_bytes(load));
-  load.call.to = volume().memory->frame_bytes(*load.frame) + first * limits::block_bytes;
-  load.call.pieces = {};
-  // Of joined loads each is one block, which is its run's last.
-  load.call.on_bytes = load.handle->cacheable && load.joined == nullptr ? &VolumeServer::on_load_bytes : nullptr;
-  if (load.joined != nullptr) {
-    unsigned count = 0;
-    load.pieces[count++] = {.to = load.call.to, .bytes = load.call.bytes};
-    for (const Load* each = load.joined; each != nullptr; each = each->joined) {
-      const ReadPiece piece{.to = volume().memory->frame_bytes(*each->frame),
-                            .bytes = static_cast<uint32_t>(run_bytes(*each))};
-      load.call.bytes += piece.bytes;
-      load.pieces[count++] = piece;
-    }
-    load.call.pieces = {load.pieces, count};
+  load.call.offset = run_offset(load);
+  load.call.to = run_memory(load);
+  load.call.bytes = 0;
+  unsigned count = 0;
+  for (const Load* each = &load; each != nullptr; each = each->joined) {
+    const auto bytes = static_cast<uint32_t>(run_bytes(*each));
+    load.pieces[count++] = {.to = run_memory(*each), .bytes = bytes};
+    load.call.bytes += bytes;
   }
+  load.call.pieces = count == 1 ? std::span<const ReadPiece>() : std::span<const ReadPiece>(load.pieces, count);
+  // Of joined loads each is one block, which is its run's last.
+  load.call.on_bytes = load.handle->cacheable && count == 1 ? &VolumeServer::on_load_bytes : nullptr;
   load.call.buffer_index =
       options_.registered_buffers ? static_cast<int>(volume().memory->buffer_index(*load.frame)) : -1;
   volume().origin->begin_read(reactor(), load.call);
@@ -290,6 +302,7 @@ void VolumeServer::end_load(Load& load) {
 
 void VolumeServer::release_handle(Handle& handle) {
   if (!volume().handles.release(handle)) return;
+  forget_names(handle);
   while (DiskFile* file = handle.disk_files.take()) disk().release(*file);
   delete handle.prefetch.exchange(nullptr, std::memory_order_acq_rel);
   const int origin_fd = handle.origin_fd.load(std::memory_order_relaxed);

@@ -55,6 +55,7 @@ void Foreteller::remove_directory(Directory& directory) {
 }
 
 bool Foreteller::make_room(uint64_t bytes) {
+  if (bytes > node_.layout_bytes_max()) return false;
   while (directories_.size() >= directories_max || !node_.try_add_layout(bytes)) {
     if (by_use_.empty()) return false;
     remove_directory(*by_use_.front());

@@ -69,6 +69,7 @@ struct Handle {
   std::vector<DirectoryEntry> entries;
   std::unique_ptr<DirectoryNames> names;  // of files, as far as it was listed from its start in one go
   uint64_t names_until = 0;               // the cookie behind the last of them
+  uint64_t names_accounted_bytes = 0;
   size_t entries_told = 0;
   uint64_t entries_from = 0;  // the cookie that entries[entries_told] follows
   bool entries_have_info = false;

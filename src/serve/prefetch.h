@@ -60,6 +60,7 @@ class PrefetchNode {
   unsigned chains_max() const { return chains_max_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
   // Memory for what a file says of itself. False: they have theirs.
+  uint64_t layout_bytes_max() const;
   bool try_add_layout(uint64_t bytes);
   void remove_layout(uint64_t bytes) { layout_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
 
@@ -268,6 +269,8 @@ class Prefetcher {
       begin_wanted();
   }
   void on_load_ended() { --loads_; }
+  // It may begin so many more.
+  unsigned loads_reserved() const { return loads_max(limits_) - loads_; }
   // Begins nothing more, and waits for nothing.
   void close();
   bool idle() const { return pieces_out_ == 0; }

@@ -110,10 +110,11 @@ void Prefetcher::on_asked(OriginCall& base) {
   if (call.fd >= 0) volume.origin->close(self.server_.reactor(), call.fd);
   self.file_calls_.release(call);
   if (handle == nullptr) return volume.foreteller->drop(place);
+  // An origin that knows the name answers at once, within somebody's read: what is wanted begins in another turn.
+  self.retry_soon();
   if (!volume.foreteller->settle(place, *handle)) return self.end(*handle);
   self.server_.counters_.prefetch_files.add(1);
   if (!self.expiry_.armed()) self.server_.reactor().arm(self.expiry_, self.node_.pattern().idle_timeout_ns);
-  self.pump();
 }
 
 // Null: it is nothing to fetch.
@@ -180,6 +181,7 @@ void Prefetcher::on_expiry(Timer& timer) {
   Foreteller::Change change;
   foreteller.expire(self.server_.reactor().now_ns(), &change);
   self.act(change);
+  self.retry_soon();  // what was given up leaves the list of those that want something
   if (foreteller.has_files()) self.server_.reactor().arm(self.expiry_, self.node_.pattern().idle_timeout_ns);
 }
 

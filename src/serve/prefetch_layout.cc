@@ -29,8 +29,10 @@ constexpr uint64_t layouts_share = 256;  // of the arena, for all files
 
 }  // namespace
 
+uint64_t PrefetchNode::layout_bytes_max() const { return arena_bytes_ / layouts_share; }
+
 bool PrefetchNode::try_add_layout(uint64_t bytes) {
-  if (layout_bytes_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= arena_bytes_ / layouts_share) return true;
+  if (layout_bytes_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= layout_bytes_max()) return true;
   remove_layout(bytes);
   return false;
 }

@@ -156,7 +156,7 @@ class VolumeServer final : public fuse::RequestHandler {
   // True when a request of this number was being served here.
   bool interrupt(uint64_t unique, fuse::Transport& transport);
 
-  Volume& volume() { return *options_.volume; }
+  Volume& volume() const { return *options_.volume; }
   const Counters& counters() const { return counters_; }
   Reactor& reactor() { return *options_.reactor; }
 
@@ -215,7 +215,11 @@ class VolumeServer final : public fuse::RequestHandler {
   void note_miss(Handle& handle, ReadRange range);
 
   // fill.cc
-  bool loads_available() const { return loads_.free_count() >= Plan::spans_max; }
+  // Those of prefetch are not demand's to take.
+  bool loads_available() const {
+    const unsigned reserved = prefetcher_ == nullptr ? 0 : prefetcher_->loads_reserved();
+    return loads_.free_count() >= Plan::spans_max + reserved;
+  }
   void begin_loads(Request& request, Handle& handle, bool past_disk);
   // past_disk: nothing is read from there. held: loads are put there instead of being begun.
   unsigned begin_prefetch_loads(Plan& plan, Handle& handle, List<Load>* held);
@@ -238,6 +242,7 @@ class VolumeServer final : public fuse::RequestHandler {
   }
   void join_loads(std::span<Load*> loads);
   bool comes_whole_from_origin(Load& load);
+  std::byte* run_memory(const Load& load) const;
   void part_loads(Load& load);
   void choose_run(Load& load);
   void continue_load(Load& load);
@@ -322,6 +327,7 @@ class VolumeServer final : public fuse::RequestHandler {
   static Task read_directory(TaskStack& stack, Request& request, bool plus);
   void note_listing(Handle& handle, const ListCall& call);
   void note_name(Handle& handle, const DirectoryEntry& entry);
+  void forget_names(Handle& handle);
   uint32_t encode_entries(Handle& handle, std::byte* to, uint32_t bytes_max, bool plus);
 
   // xattr.cc

@@ -81,6 +81,26 @@ check_small() {
   stop_mount "$mnt"
 }
 
+# A chunk's frame that lacks its second block only, and a block's frame before it: what is asked for at once must not take the one
+# for the other.
+check_mixed() {
+  faults ""
+  start_mount s3://blobs "$mnt" "${PROXIED[@]}"
+  "$PYTHON" - "$mnt/object" "$object" <<'PYTHON' || fail "wrong bytes around the beginning of a chunk"
+import mmap, os, sys
+KIB, MIB = 1024, 1024 * 1024
+wanted = open(sys.argv[2], "rb").read()
+descriptor = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+for bytes, offset in ((320 * KIB, 4 * MIB + 128 * KIB), (4 * KIB, 4 * MIB), (256 * KIB, 4 * MIB - 64 * KIB),
+                      (1024 * KIB, 4 * MIB), (1024 * KIB, 3 * MIB)):
+    buffer = mmap.mmap(-1, bytes)
+    got = os.preadv(descriptor, [buffer], offset)
+    if got != bytes or buffer[:] != wanted[offset:offset + bytes]:
+        sys.exit(f"{bytes} bytes at {offset}: {got}")
+PYTHON
+  stop_mount "$mnt"
+}
+
 start_s3
 start_proxy "${S3_ENDPOINT##*:}"
 PROXIED=("${S3_OPTIONS[@]:2}" -o "volume.s3.endpoint=http://127.0.0.1:$PROXY_PORT" -o origin.attempt_timeout=60s
@@ -96,4 +116,5 @@ mount -t fusectl none "$connections" || nothing_tested "one request" "fusectl ca
 MODE_CORES=2
 with_each_transport check
 with_each_transport check_small
+with_each_transport check_mixed
 umount "$connections"

@@ -97,5 +97,47 @@ TEST_CASE("http parser: HTTP/1.0 ends with its answer, and a parser is used agai
   CHECK(parser.done());
 }
 
+// Field after field, each given with the rest of the one before.
+TEST_CASE("http parser: a head that never ends is refused, however it comes") {
+  SUBCASE("many short fields in small pieces") {
+    HttpParser parser;
+    std::string buffer = "GET / HTTP/1.1\r\na";
+    size_t given = buffer.size();
+    Step step = Step::more;
+    for (unsigned i = 0; i < 10'000 && step == Step::more; ++i) {
+      buffer += ":\r\na";
+      given += 4;
+      size_t used = 0;
+      step = parser.parse(buffer, &used);
+      buffer.erase(0, used);
+    }
+    CHECK(step == Step::too_long);
+    CHECK(given <= 2 * HttpParser::head_bytes_max);
+    CHECK(parser.head().fields.size() <= HttpParser::fields_max);
+  }
+  SUBCASE("many fields at once") {
+    std::string text = "GET / HTTP/1.1\r\n";
+    for (size_t i = 0; i <= HttpParser::fields_max; ++i) text += "a:\r\n";
+    HttpParser parser;
+    CHECK(read_all(parser, text + "\r\n", 4096).last == Step::too_long);
+  }
+  SUBCASE("long fields, each shorter than the limit") {
+    std::string text = "GET / HTTP/1.1\r\n";
+    for (unsigned i = 0; i < 20; ++i) text += "x: " + std::string(1000, 'y') + "\r\n";
+    for (const size_t part : {1, 100, 1500}) {
+      HttpParser parser;
+      CHECK(read_all(parser, text + "\r\n", part).last == Step::too_long);
+    }
+  }
+  SUBCASE("as many as may be") {
+    std::string text = "GET / HTTP/1.1\r\n";
+    for (size_t i = 0; i < HttpParser::fields_max; ++i) text += "a: " + std::string(50, 'b') + "\r\n";
+    for (const size_t part : {1, 100, 8000}) {
+      HttpParser parser;
+      CHECK(read_all(parser, text + "\r\n", part).last == Step::head);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace blobcache::node
