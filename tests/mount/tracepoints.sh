@@ -51,9 +51,10 @@ number() { sed -n "s/^@$1: //p" "$MOUNT_TMP/seen" | grep . || echo 0; }
 # watch_reads COPIES: bpftrace sees the file being read so often; says how many reads began, ended, and the bytes.
 watch_reads() {
   local watcher pass watch_now=${watch//BIN/$BLOBCACHE}
+  rm -f "$MOUNT_TMP/seen" # of the watcher before
   bpftrace -e "${watch_now//DAEMON/$DAEMON_PID}" >"$MOUNT_TMP/seen" 2>"$MOUNT_TMP/watch.log" &
   watcher=$!
-  wait_for 20 "bpftrace is attached" grep -q attached "$MOUNT_TMP/seen"
+  wait_for 20 "bpftrace is attached" grep -qs attached "$MOUNT_TMP/seen"
   for ((pass = 0; pass < $1; pass++)); do
     dd if="$mnt/file" of="$MOUNT_TMP/copy" bs=$read_bytes iflag=direct status=none
   done
