@@ -464,6 +464,16 @@ DiskStats DiskTier::stats(unsigned disk) const {
           .scan_frozen = unit.space->scan_frozen()};
 }
 
+uint64_t DiskTier::free_bytes() const {
+  uint64_t bytes = 0;
+  for (unsigned disk = 0; disk < disk_count(); ++disk) {
+    const DiskSpace& space = *impl_->unit(disk).space;
+    const uint64_t taken = space.used_bytes() + space.reserved_bytes();
+    bytes += space.limit_bytes() - std::min(space.limit_bytes(), taken);
+  }
+  return bytes;
+}
+
 DiskObjectFacts DiskTier::facts(const ObjectId& id, uint64_t object_bytes) {
   DiskObjectFacts facts;
   DiskView view;

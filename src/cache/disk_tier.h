@@ -151,6 +151,8 @@ class DiskTier {
 
   unsigned disk_count() const;
   DiskStats stats(unsigned disk) const;
+  // Of all disks: what may be written before anything has to leave.
+  uint64_t free_bytes() const;
   DiskObjectFacts facts(const ObjectId& id, uint64_t object_bytes);
   uint64_t memory_bytes() const;
 

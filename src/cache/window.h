@@ -49,6 +49,7 @@ class PrefetchBudget {
   void leave(uint64_t bytes);      // no longer in memory on account of prefetch
   void begin_demand(uint64_t bytes) { demand_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   void end_demand(uint64_t bytes) { demand_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
+  uint64_t demand_bytes() const { return demand_bytes_.load(std::memory_order_relaxed); }
 
   uint64_t in_flight_bytes();
   uint64_t memory_bytes();

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <functional>
 #include <mutex>
+#include <utility>
 
 #include "base/assert.h"
 #include "serve/handle.h"
@@ -22,19 +23,19 @@ namespace {
 constexpr uint8_t shard_misses_max = 2;
 constexpr uint8_t shard_distrust_max = 6;
 
-uint64_t hash_of(std::string_view key) { return std::hash<std::string_view>()(key); }
+}  // namespace
 
-std::string_view parent_of(std::string_view key) {
+uint64_t Foreteller::hash_of(std::string_view key) { return std::hash<std::string_view>()(key); }
+
+std::string_view Foreteller::parent_of(std::string_view key) {
   const size_t slash = key.rfind('/');
   return slash == std::string_view::npos ? std::string_view() : key.substr(0, slash);
 }
 
-std::string_view name_of(std::string_view key) {
+std::string_view Foreteller::name_of(std::string_view key) {
   const size_t slash = key.rfind('/');
   return slash == std::string_view::npos ? key : key.substr(slash + 1);
 }
-
-}  // namespace
 
 Foreteller::~Foreteller() {
   while (Directory* directory = by_use_.front()) remove_directory(*directory);
@@ -49,6 +50,7 @@ Foreteller::Directory* Foreteller::find_directory(std::string_view key) {
 }
 
 void Foreteller::remove_directory(Directory& directory) {
+  forget_members(directory);
   node_.remove_layout(directory.bytes);
   directory.unlink();
   directories_.erase(directory.hash);
@@ -66,7 +68,8 @@ bool Foreteller::make_room(uint64_t bytes) {
 void Foreteller::on_listed(const std::string& key, std::unique_ptr<DirectoryNames> names) {
   if (!names->settle()) return;
   const uint64_t hash = hash_of(key);
-  const uint64_t bytes = names->bytes() + sizeof(Directory);
+  const uint64_t bytes =
+      names->bytes() + sizeof(Directory) + sizeof(DirectoryMembership) + DirectoryMembership::bytes(names->count());
   const std::lock_guard held(lock_);
   // Listed again: its readers are the same.
   if (Directory* before = find_directory(key); before != nullptr && *before->names == *names) return;
@@ -77,6 +80,7 @@ void Foreteller::on_listed(const std::string& key, std::unique_ptr<DirectoryName
     directory.hash = hash;
     directory.bytes = bytes;
     directory.key = key;
+    directory.members = std::make_unique<DirectoryMembership>(names->count());
     directory.names = std::move(names);
     by_use_.push_back(directory);
   }
@@ -97,7 +101,7 @@ Foreteller::File* Foreteller::add_file(std::string key, uint64_t now_ns) {
   for (File& file : places_) {
     if (file.state != State::free) continue;
     file.state = State::asked;
-    file.shard = false;
+    file.shard = file.member = false;
     file.misses = 0;
     file.number = ++numbers_;
     file.hash = hash_of(key);
@@ -111,6 +115,7 @@ Foreteller::File* Foreteller::add_file(std::string key, uint64_t now_ns) {
 
 void Foreteller::free(File& file) {
   BC_ASSERT(file.state != State::free);
+  if (std::exchange(file.member, false)) --members_in_flight_;
   file.state = State::free;
   file.number = 0;
   file.handle = nullptr;
@@ -147,26 +152,32 @@ void Foreteller::on_opened(const Opened& opened, uint64_t now_ns, Change* change
   if (directory == nullptr) return;
   const std::optional<DirectoryNames::Place> place = directory->names->find(name_of(opened.key));
   if (!place) return;
+  const bool member = open_member(*directory, *place, opened, now_ns, change);
   const FilesAhead ahead = directory->order.on_open({.place = *place,
                                                      .count = directory->names->count(),
                                                      .one_order = directory->names->one_order(),
                                                      .bytes = opened.bytes,
                                                      .absent = opened.absent,
-                                                     .foretold = opened.foretold});
+                                                     .foretold = opened.foretold || member});
   for (uint32_t i = 0; i < ahead.stopped_count; ++i) {
     for (File& file : places_) {
-      const bool its = file.state != State::free && !file.shard && file.directory == directory->number;
+      const bool its = file.state != State::free && !file.shard && !file.member && file.directory == directory->number;
       if (its && file.stream == ahead.stopped[i]) end(file, change);
     }
   }
   wish_for(*directory, ahead, now_ns, change);
 }
 
+std::string Foreteller::key_of(const Directory& directory, FileOrder order, uint32_t position) {
+  std::string key = directory.key;
+  if (!key.empty()) key.push_back('/');
+  key.append(directory.names->at(order, position));
+  return key;
+}
+
 void Foreteller::wish_for(const Directory& directory, const FilesAhead& ahead, uint64_t now_ns, Change* change) {
   for (uint32_t position = ahead.first; position < ahead.end; ++position) {
-    std::string key = directory.key;
-    if (!key.empty()) key.push_back('/');
-    key.append(directory.names->at(ahead.order, position));
+    std::string key = key_of(directory, ahead.order, position);
     File* file = add_file(key, now_ns);
     if (file == nullptr) continue;
     file->directory = directory.number;
@@ -242,6 +253,7 @@ void Foreteller::expire(uint64_t now_ns, Change* change) {
     if (file.state != State::stands_in || now_ns < file.since_ns + node_.pattern().idle_timeout_ns) continue;
     end(file, change);
   }
+  expire_members(now_ns, change);
 }
 
 void Foreteller::end_all(Change* change) {

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 
@@ -122,6 +123,13 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   // All of it is read, by the kernel and without us.
   void on_passthrough(PrefetchUse* use);
   bool neighbour() const { return neighbour_; }
+  // Of the rest of a directory: nobody has opened it, and this handle nobody will. Of the core that fetches it.
+  void make_member() { member_ = true; }
+  bool member() const { return member_; }
+  bool is_wanted() {
+    const std::lock_guard held(lock_);
+    return in_list_;
+  }
   // Once, when its readers have nearly come to its end: the window that they had; else 0.
   uint64_t take_window_at_end() {
     const uint64_t window = window_at_end_.load(relaxed);
@@ -215,6 +223,7 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   uint64_t last_read_ns_ = 0;
   const bool whole_;
   const bool neighbour_;
+  bool member_ = false;
   std::atomic<uint64_t> window_at_end_{0};
   std::string first_sibling_;
   std::atomic<Learning> learning_{Learning::not_yet};
@@ -323,6 +332,10 @@ class Prefetcher {
   void retry_soon();
   static void on_retry(Timer& timer);
 
+  void fetch_members();
+  uint64_t room_for_members() const;
+  bool settle_member(const Foreteller::Place& place, Handle& handle);
+  void end_member(FilePrefetch& file, bool failed);
   void act(Foreteller::Change& change);
   void ask(Foreteller::Wish& wish);
   static void on_asked(OriginCall& call);
@@ -350,6 +363,8 @@ class Prefetcher {
   uint64_t disk_depth_ns_ = 0;  // when it was last seen
   bool disk_turn_ = false;      // so few are at the disk that a whole batch may follow
   bool beginning_ = false;
+  bool members_due_ = false;  // one was fetched, or was there: the next
+  bool fetching_members_ = false;
   bool closed_ = false;
   struct Retry : Timer {
     using Timer::Timer;

@@ -186,7 +186,7 @@ void Prefetcher::stop(FilePrefetch& file) {
   PrefetchUse use;
   file.stop(&use);
   add(use);
-  if (file.neighbour() && use.wasted_bytes > file.handle.object_bytes / 2) {
+  if (file.neighbour() && !file.member() && use.wasted_bytes > file.handle.object_bytes / 2) {
     server_.volume().foreteller->on_unread(file.handle.key, true);
   }
 }
@@ -207,6 +207,7 @@ void Prefetcher::begin_wanted() {
     const Step step = begin_next(file);
     if (step == Step::nothing) {
       --file_count_;
+      if (file.member() && !file.has_pieces()) end_member(file, false);
       server_.release_handle(file.handle);
       continue;
     }
@@ -216,6 +217,7 @@ void Prefetcher::begin_wanted() {
   }
   begin_held();
   beginning_ = false;
+  if (members_due_) fetch_members();
 }
 
 Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
@@ -410,6 +412,7 @@ void Prefetcher::on_plan_done(Plan& plan) {
   Piece& piece = *static_cast<Piece::PiecePlan&>(plan).piece;
   Prefetcher& self = *piece.prefetcher;
   self.finish(piece);
+  if (self.members_due_) self.fetch_members();
   self.pump();
 }
 
@@ -423,6 +426,7 @@ void Prefetcher::finish(Piece& piece) {
   file.on_landed(piece.range);
   if (FilePrefetch::is_layout(piece.range) && !closed_) learn(file);
   file.count_piece(-1);
+  if (file.member() && !file.has_pieces() && !file.is_wanted()) end_member(file, piece.plan.failed);
   volume.memory->release(piece.plan);
   Handle& handle = *piece.handle;
   piece.handle = nullptr;

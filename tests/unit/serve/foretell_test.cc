@@ -1,8 +1,11 @@
 // Which files are wished for, what stands in for whom, and what is ended: without I/O and with a clock of its own.
 #include "serve/foretell.h"
 
+#include <algorithm>
 #include <memory>
+#include <random>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -28,9 +31,19 @@ std::string file_name(unsigned number) {
   return std::string(5 - digits.size(), '0') + digits;
 }
 
+std::vector<std::string> shuffled_keys(unsigned count, const std::string& folder = "d") {
+  std::vector<std::string> keys;
+  for (unsigned i = 0; i < count; ++i) keys.push_back(folder + "/" + file_name(i));
+  std::shuffle(keys.begin(), keys.end(), std::mt19937(1));
+  return keys;
+}
+
 struct Rig {
   explicit Rig(uint64_t arena_bytes = 1024 * MiB)
-      : node({.config = {}, .chunk_bytes = 4 * MiB, .arena_bytes = arena_bytes}), foreteller(node) {}
+      : node({.config = {.enabled = true, .idle_timeout_ns = 30 * second_ns},
+              .chunk_bytes = 4 * MiB,
+              .arena_bytes = arena_bytes}),
+        foreteller(node) {}
 
   void list(const std::string& key, unsigned count) {
     auto names = std::make_unique<DirectoryNames>();
@@ -205,6 +218,89 @@ TEST_CASE("foretell: names take their share of the memory, those used longest ag
   Rig tiny(MiB);
   tiny.list("a", 1000);
   CHECK(!tiny.foreteller.knows_directories());
+}
+
+TEST_CASE(
+    "foretell: the rest of a directory that is read shuffled is asked for eight at a time, and waits without a "
+    "handle") {
+  Rig rig;
+  rig.list("d", 200);
+  const std::vector<std::string> order = shuffled_keys(200);
+  const auto want = [&](uint64_t room_bytes = 64 * MiB) {
+    rig.change = {};
+    rig.foreteller.want_members(room_bytes, rig.now_ns, &rig.change);
+    return rig.change.wishes.size();
+  };
+  for (unsigned i = 0; i < 50; ++i) {
+    rig.open(order[i]);
+    CHECK(want() == 0);
+  }
+  rig.open(order[50]);
+  // What users wait for, and a cache without room for more, go first.
+  rig.node.budget().begin_demand(Foreteller::members_bytes_max);
+  CHECK(want() == 0);
+  rig.node.budget().end_demand(Foreteller::members_bytes_max);
+  CHECK(want(64 * 1024) == 0);
+  REQUIRE(want() == Foreteller::members_max);
+  const std::vector<Foreteller::Wish> wishes = rig.change.wishes;
+  for (const Foreteller::Wish& wish : wishes) {
+    CHECK(wish.member);
+    CHECK(wish.whole);
+    CHECK(std::find(order.begin(), order.begin() + 51, wish.key) == order.begin() + 51);
+  }
+  CHECK(want() == 0);
+  // One is opened before it was found at the origin: nobody wants the answer, and another has its place.
+  Foreteller::Change change;
+  CHECK(rig.foreteller.take(wishes[0].key, version_of('a'), &change) == nullptr);
+  rig.open(wishes[0].key);
+  CHECK(!rig.foreteller.settle_member(wishes[0].place, 1000));
+  REQUIRE(want() == 1);
+  CHECK(rig.change.wishes[0].key != wishes[0].key);
+  // One is fetched, and draws the next; one was nothing to fetch.
+  REQUIRE(rig.foreteller.settle_member(wishes[1].place, 1000));
+  CHECK(want() == 0);
+  rig.foreteller.on_member_landed(wishes[1].key, 1000, false);
+  CHECK(want() == 1);
+  rig.foreteller.drop(wishes[2].place);
+  CHECK(want() == 1);
+  CHECK(rig.foreteller.members_wait());
+  change = {};
+  rig.foreteller.on_opened({.key = wishes[1].key, .bytes = 1000}, rig.now_ns, &change);
+  CHECK(change.members.used_files == 1);
+  CHECK(change.members.used_bytes == 1000);
+  CHECK(!rig.foreteller.members_wait());
+}
+
+TEST_CASE("foretell: what waits in the cache is wasted when nobody comes in time, or its directory is forgotten") {
+  Rig rig(16 * MiB);  // names take 64 KiB
+  const auto fetch_one = [&](const std::string& folder) {
+    rig.list(folder, 1000);
+    for (const std::string& key : shuffled_keys(1000, folder)) {
+      rig.open(key);
+      rig.change = {};
+      rig.foreteller.want_members(64 * MiB, rig.now_ns, &rig.change);
+      if (!rig.change.wishes.empty()) break;
+    }
+    REQUIRE(!rig.change.wishes.empty());
+    REQUIRE(rig.foreteller.settle_member(rig.change.wishes[0].place, 3000));
+    rig.foreteller.on_member_landed(rig.change.wishes[0].key, 3000, false);
+    for (size_t i = 1; i < rig.change.wishes.size(); ++i) rig.foreteller.drop(rig.change.wishes[i].place);
+    CHECK(rig.foreteller.members_wait());
+  };
+  fetch_one("a");
+  Foreteller::Change change;
+  rig.foreteller.expire(rig.now_ns + rig.node.pattern().idle_timeout_ns, &change);
+  CHECK(change.members.wasted_bytes == 0);
+  rig.foreteller.expire(rig.now_ns + rig.node.pattern().idle_timeout_ns + 1, &change);
+  CHECK(change.members.wasted_bytes == 3000);
+  CHECK(!rig.foreteller.members_wait());
+
+  fetch_one("b");
+  for (const char* key : {"c", "d", "e", "f", "g", "h"}) rig.list(key, 1000);
+  CHECK(!rig.foreteller.members_wait());
+  change = {};
+  rig.foreteller.expire(rig.now_ns, &change);
+  CHECK(change.members.wasted_bytes == 3000);
 }
 
 }  // namespace
