@@ -83,7 +83,7 @@ DirectoryMembership::Use DirectoryMembership::note_open(const Opened& opened) {
   recent_[recent_count_++ % recent_max] = opened.file;
   ++opened_files_;
   opened_bytes_ += opened.bytes;
-  wanting_ = opened.absent || ours;
+  wanting_ = opened.absent || opened.foretold || ours;
   if (wanting_) ++absent_files_;
   return use;
 }

@@ -31,7 +31,8 @@ class DirectoryMembership {
   struct Opened {
     uint32_t file = 0;
     uint64_t bytes = 0;
-    bool absent = false;  // it has to be fetched from the origin
+    bool absent = false;    // it has to be fetched from the origin
+    bool foretold = false;  // somebody else had it fetched for this open
   };
   struct Use {
     uint32_t used_files = 0;
@@ -56,6 +57,7 @@ class DirectoryMembership {
   Use end_epoch();
 
   // Fetched and not opened.
+  bool waits(uint32_t file) const { return files_ >= files_min && has(waiting_, file); }
   uint32_t waiting_files() const { return waiting_files_; }
   // The memory for these, in whole blocks.
   uint64_t waiting_frame_bytes() const { return waiting_frame_bytes_; }

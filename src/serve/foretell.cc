@@ -177,6 +177,7 @@ std::string Foreteller::key_of(const Directory& directory, FileOrder order, uint
 
 void Foreteller::wish_for(const Directory& directory, const FilesAhead& ahead, uint64_t now_ns, Change* change) {
   for (uint32_t position = ahead.first; position < ahead.end; ++position) {
+    if (waits(directory, ahead.order, position)) continue;
     std::string key = key_of(directory, ahead.order, position);
     File* file = add_file(key, now_ns);
     if (file == nullptr) continue;

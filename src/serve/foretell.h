@@ -148,6 +148,7 @@ class Foreteller {
   // foretell_members.cc. open_member: it was fetched before.
   bool open_member(Directory& directory, const DirectoryNames::Place& place, const Opened& opened, uint64_t now_ns,
                    Change* change);
+  static bool waits(const Directory& directory, FileOrder order, uint32_t position);
   bool want_member(Directory& directory, uint64_t now_ns, Change* change);
   void count_members(const Directory& directory, const Waiting& before);
   void forget_members(Directory& directory);

@@ -30,12 +30,19 @@ void Foreteller::forget_members(Directory& directory) {
   count_members(directory, before);
 }
 
+// It was fetched, or is being fetched: nothing to foretell.
+bool Foreteller::waits(const Directory& directory, FileOrder order, uint32_t position) {
+  if (directory.members->waiting_files() == 0) return false;
+  const std::optional<DirectoryNames::Place> place = directory.names->find(directory.names->at(order, position));
+  return place && directory.members->waits(place->by_name);
+}
+
 // Whether it had been fetched.
 bool Foreteller::open_member(Directory& directory, const DirectoryNames::Place& place, const Opened& opened,
                              uint64_t now_ns, Change* change) {
   const Waiting before(directory);
   const DirectoryMembership::Use use = directory.members->on_open(
-      {.file = place.by_name, .bytes = opened.bytes, .absent = opened.absent || opened.foretold}, now_ns,
+      {.file = place.by_name, .bytes = opened.bytes, .absent = opened.absent, .foretold = opened.foretold}, now_ns,
       node_.pattern().idle_timeout_ns);
   count_members(directory, before);
   change->members += use;

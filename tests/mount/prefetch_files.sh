@@ -108,7 +108,7 @@ stops_after_shard() {
   local fetched
   begin -o prefetch.idle_timeout=1s
   read_shard 2
-  is_foretold() { [[ $(prefetched files) == 1 && $(prefetched wasted) -gt 0 ]]; }
+  is_foretold() { [[ $(prefetched files) == 1 && $(prefetched wasted) -ge $((SHARD_MIB * MIB / 8)) ]]; }
   wait_for 20 "nobody opened the next shard, so it is given up" is_foretold
   comes_to_rest
   fetched=$(brought)

@@ -235,6 +235,24 @@ TEST_CASE("membership: what was evicted before its reader came is wasted, what f
   CHECK(!failing.members.given_up());
 }
 
+TEST_CASE("membership: what others foretell counts as read from the origin, and what landed is used by its open") {
+  DirectoryMembership members(100);
+  for (uint32_t file = 0; file < 50; ++file) {
+    members.on_open({.file = file, .bytes = file_bytes, .foretold = true}, file, idle_ns);
+  }
+  const std::optional<uint32_t> next = members.next();
+  REQUIRE(next);
+  CHECK(!members.waits(*next));
+  members.on_begun(*next, file_bytes);
+  members.on_landed(*next, file_bytes, false);
+  CHECK(members.waits(*next));
+  const DirectoryMembership::Use use =
+      members.on_open({.file = *next, .bytes = file_bytes, .foretold = true}, 100, idle_ns);
+  CHECK(use.used_files == 1);
+  CHECK(use.wasted_bytes == 0);
+  CHECK(!members.waits(*next));
+}
+
 TEST_CASE("membership: large files are none of it, nor is a file that was opened while it was asked for") {
   DirectoryMembership large(100);
   for (uint32_t file = 0; file < 60; ++file) {
