@@ -201,7 +201,7 @@ remote() {
   shuffled
 }
 MODE_CORES=2
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(transports | sed -n 1p)
 
 with_http() {
   local port

@@ -150,5 +150,5 @@ CONF
   on_disk
 }
 MODE_CORES=2
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(transports | sed -n 1p)
 with_http
