@@ -3,7 +3,8 @@
 
 leftovers.py FOLDER MARK | --self-test: processes get a few seconds to end by themselves (a daemon goes shortly after its unmount).
 Exit 0: nothing was left; 1: something was (a line each), and is gone now; 2: something could not be removed.
-Nothing outside FOLDER and without MARK in its environment is touched.
+Nothing is touched outside FOLDER, and no process without MARK in its environment that is in no session of a test's folder there
+(sessions.py; guard.py of the mount tests removes that folder unless it was killed).
 """
 
 import os
@@ -14,6 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+
+sys.dont_write_bytecode = True
+import sessions  # noqa: E402
 
 GRACE_S = 10
 
@@ -39,26 +43,29 @@ def ancestors():
     return found
 
 
-def marked_processes(mark):
-    """pid -> command line of the live processes with BLOBTEST_RUN=mark in their environment."""
+def own_processes(top, mark):
+    """pid -> command line of the live processes with BLOBTEST_RUN=mark in their environment or of a session of a test's folder."""
     wanted = os.fsencode('BLOBTEST_RUN=' + mark)
     found = {}
+    in_sessions = set()
+    for record in pathlib.Path(top).glob(f'*/{sessions.NAME}'):
+        in_sessions.update(sessions.members(record.parent))
     for folder in pathlib.Path('/proc').iterdir():
         if not folder.name.isdigit() or int(folder.name) in ANCESTORS:
             continue
         try:
-            if wanted in (folder / 'environ').read_bytes().split(b'\0'):
+            if int(folder.name) in in_sessions or wanted in (folder / 'environ').read_bytes().split(b'\0'):
                 found[int(folder.name)] = (folder / 'cmdline').read_bytes().replace(b'\0', b' ').decode(errors='replace')
         except OSError:
             continue  # it has ended, or is somebody else's
     return found
 
 
-def wait_for_end(mark, seconds):
-    """Returns the marked processes that have not ended after this time; waits on the processes themselves."""
+def wait_for_end(folder, mark, seconds):
+    """Returns the run's processes that have not ended after this time; waits on the processes themselves."""
     deadline = time.monotonic() + seconds
     while True:
-        processes = marked_processes(mark)
+        processes = own_processes(folder, mark)
         left_s = deadline - time.monotonic()
         if not processes or left_s <= 0:
             return processes
@@ -91,7 +98,7 @@ def remove_mount(point, device, kind):
 
 
 def clean(folder, mark, grace_s):
-    processes = wait_for_end(mark, grace_s)
+    processes = wait_for_end(folder, mark, grace_s)
     mounts = mounts_below(folder)
     for point, device, kind in mounts:
         print(f'left behind: a mount of type {kind} at {os.fsdecode(point)}')
@@ -102,7 +109,7 @@ def clean(folder, mark, grace_s):
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    stuck = wait_for_end(mark, GRACE_S)
+    stuck = wait_for_end(folder, mark, GRACE_S)
     for pid, command in stuck.items():
         print(f'still there after SIGKILL: process {pid}: {command.strip()[:200]}')
     for point, _, _ in mounts_below(folder):
@@ -123,6 +130,24 @@ def self_test():
         try:
             assert clean(folder, mark, 0) == 1
             assert left.wait(GRACE_S) == -signal.SIGKILL
+            assert stranger.poll() is None
+        finally:
+            stranger.stdin.close()
+            stranger.wait(GRACE_S)
+        # Without the mark, in the session of a test: ended with its leader, and the leader a zombie then, which is nothing.
+        test = os.path.join(folder, 'test')
+        os.mkdir(test)
+        unmarked = {name: value for name, value in os.environ.items() if name != 'BLOBTEST_RUN'}
+        leader = subprocess.Popen(['sh', '-c', 'tail -f /dev/null & wait'], env=unmarked, start_new_session=True)
+        sessions.write(test, leader.pid)
+        assert clean(folder, mark, 0) == 1
+        assert clean(folder, mark, 0) == 0
+        assert leader.wait(GRACE_S) == -signal.SIGKILL
+        # A session's number that is somebody else's now.
+        stranger = subprocess.Popen(['cat'], stdin=subprocess.PIPE, env=unmarked, start_new_session=True)
+        pathlib.Path(test, sessions.NAME).write_text(f'{stranger.pid} 1', encoding='ascii')
+        try:
+            assert clean(folder, mark, 0) == 0
             assert stranger.poll() is None
         finally:
             stranger.stdin.close()

@@ -1,11 +1,11 @@
 """Runs one mount test under a hard deadline and leaves nothing behind, whatever happens to the test.
 
-usage: guard.py DEADLINE_S SCRIPT [ARGUMENT...]
+usage: guard.py DEADLINE_S SCRIPT [ARGUMENT...] | --self-test
 
 A test that mounts can end in ways its own trap never sees: killed, or stuck behind a request that nobody answers. So
 the script runs as a child in a session of its own, and two processes look after it: this one, and a cleaner that does
-the same work should this one be killed. Both know a process of the test by MOUNT_TMP in its environment and a mount of
-the test by its place below that folder, and touch nothing else. Settings of the machine that a test changes are
+the same work should this one be killed. Both know a process of the test by MOUNT_TMP in its environment or by its session
+(sessions.py), and a mount of the test by its place below that folder, and touch nothing else. Settings of the machine that a test changes are
 written to MOUNT_TMP/restore first (one "PATH<tab>OLD VALUE" a line), and put back here.
 
 A test that passes but leaves a process or a mount behind has failed: the daemon should be gone by then.
@@ -20,6 +20,10 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "harness"))
+import sessions  # noqa: E402
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 MNT_FORCE = 1
 MNT_DETACH = 2
@@ -28,11 +32,11 @@ END_WAIT_S = 10
 
 
 def own_processes(folder):
-    """Pids of the test: those that were started with MOUNT_TMP=folder."""
+    """Pids of the test: those that were started with MOUNT_TMP=folder, and those of its session."""
     mark = b"MOUNT_TMP=" + os.fsencode(folder) + b"\0"
-    found = []
+    found = sessions.members(folder)
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
+        if not name.isdigit() or int(name) == os.getpid() or int(name) in found:
             continue
         try:
             with open(f"/proc/{name}/environ", "rb") as environ:
@@ -140,6 +144,7 @@ def run(command, folder, seconds):
             environ[name] = os.environ[name]
     os.makedirs(environ["XDG_RUNTIME_DIR"], 0o700)
     child = subprocess.Popen(["bash", *command], env=environ, start_new_session=True, stdin=subprocess.DEVNULL)
+    sessions.write(folder, child.pid)
     try:
         return child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -147,6 +152,22 @@ def run(command, folder, seconds):
         for pid in own_processes(folder):
             print(describe(pid), file=sys.stderr)
         return EXIT_DEADLINE
+
+
+def self_test():
+    """What a test leaves without its mark is seen and ended; a test that leaves nothing passes."""
+    with tempfile.TemporaryDirectory() as folder:
+        script, told = os.path.join(folder, "script"), os.path.join(folder, "pid")
+        for left, wanted in (("", 0), (f"env -i tail -f /dev/null & echo $! >{told}", 1)):
+            with open(script, "w", encoding="ascii") as file:
+                file.write(left + "\nexit 0\n")
+            done = subprocess.run([sys.executable, __file__, "60", script], stderr=subprocess.PIPE, text=True, check=False)
+            assert done.returncode == wanted, done
+            assert ("left behind" in done.stderr) == (wanted == 1), done
+        with open(told, encoding="ascii") as file:
+            fields = sessions.stat_fields(int(file.read()))
+        assert not fields or fields[0] == "Z", fields
+    print("self-test passed")
 
 
 def main():
@@ -170,4 +191,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    self_test() if sys.argv[1:] == ["--self-test"] else main()

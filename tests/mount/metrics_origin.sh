@@ -141,8 +141,9 @@ start_proxy "$port"
 refused_for_a_while
 refused_for_good
 hedged
-kill "$PROXY_PID"
-wait "$PROXY_PID" || true
+# The next server has an end of its own, and takes the trap's place.
+kill "$PROXY_PID" "$NGINX_PID"
+wait "$PROXY_PID" "$NGINX_PID" || true
 start_s3
 start_proxy "${S3_ENDPOINT##*:}"
 corrupt
