@@ -228,7 +228,7 @@ def misses_its_node(page, artefacts, wishes):
     page.wait_until("the word that the node is gone", "!document.querySelector('#stale').hidden")
     check(page.text("#live") == "no answer" and page.evaluate("document.title").startswith("no answer"), page.text("#live"))
     check(page.text("#announcer") == "The node does not answer.", page.text("#announcer"))
-    page.wait_until("an age that grows", "/ [2-9]\\u00a0s old/.test(document.querySelector('#stale-age').textContent)")
+    page.wait_until("an age that grows", "/ ([2-9]|[1-9][0-9]+)\\u00a0s old/.test(document.querySelector('#stale-age').textContent)")
     check("MiB" in table(page, "#volumes")[0]["memory"], "the last numbers are not shown any more")
     page.screenshot(artefacts / "page-no-answer.png", whole=False)
     (wishes / "node-may-start").touch()
