@@ -191,7 +191,8 @@ Result<void> DiskJournal::begin_snapshot() {
   if (snapshot_fd_ < 0) return fail(errno == ENOSPC || errno == EDQUOT ? Code::full : Code::io, errno);
   const uint64_t before = log_.records_written();
   const Result<void> switched = log_.switch_file(log_.generation() + 1, 0);
-  needs_base_ = needs_base_ || log_.follows_gap();
+  behind_gap_ = behind_gap_ || log_.follows_gap();
+  needs_base_ = needs_base_ || behind_gap_;
   old_log_bytes_ += file_bytes(before);
   ++log_files_;
   stripe_ = 0;
@@ -261,7 +262,7 @@ Result<bool> DiskJournal::step_snapshot() {
       snapshot_bytes_ = file_bytes(snapshot_records_);
       old_log_bytes_ = 0;
       log_files_ = 0;
-      needs_base_ = false;
+      behind_gap_ = needs_base_ = false;
       done = remove_files_before(base_generation_);
       step_ = Step::idle;
       break;

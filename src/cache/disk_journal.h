@@ -43,6 +43,9 @@ class DiskJournal {
   bool pending() const { return log_.pending(); }
   // Errors: io, full: what was learned is lost at a restart until a snapshot succeeds; wants_snapshot() says so.
   Result<void> flush() { return log_.flush(); }
+  // What the index has learned, as far as it was flushed, is there after a restart. False after a loss, until a snapshot has
+  // succeeded: flush() has nothing to write then, and tells of no error.
+  bool durable() const { return !behind_gap_ && !log_.lost_records(); }
 
   bool wants_snapshot() const;
   bool in_snapshot() const { return step_ != Step::idle; }
@@ -80,6 +83,7 @@ class DiskJournal {
   uint64_t snapshot_bytes_ = 0;   // of the same
   uint64_t old_log_bytes_ = 0;    // of the logs since, without the one being written
   uint64_t log_files_ = 0;        // and their number
+  bool behind_gap_ = false;       // what is logged now is not read at all without a new snapshot
   bool needs_base_ = false;       // what is logged now is read in full only with a new snapshot
   uint64_t last_log_ = 0;
   uint64_t last_log_records_ = 0;

@@ -76,6 +76,7 @@ Result<void> DiskKeeper::run_pin(DiskPinJob& job) {
 Result<void> DiskKeeper::tell_of_pins() {
   const Result<void> flushed = unit_.journal->flush();
   if (!flushed) unit_.on_write_error(flushed.error().os_errno);
+  if (flushed && !unit_.journal->durable()) return fail(Code::io);
   return flushed;
 }
 
@@ -121,10 +122,12 @@ Result<void> DiskKeeper::run_unpin(DiskUnpinJob& job) {
   if (!job.id.is_null()) {
     const bool awaited = stop_awaiting(job.id);
     DiskView view;
-    const bool pinned = index_.find(job.id, 0, &view) && view.place.disk == unit_.number && view.pinned;
+    const bool here = index_.find(job.id, 0, &view) && view.place.disk == unit_.number;
+    const bool pinned = here && view.pinned;
     if (pinned) unpin(job.id, view);
     job.unpinned = pinned || awaited ? 1 : 0;
-    return pinned ? tell_of_pins() : Result<void>();
+    // One that was unpinned before may not have been told yet.
+    return here ? tell_of_pins() : Result<void>();
   }
   job.unpinned = awaited_.size();
   awaited_.clear();

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include <sys/statvfs.h>
@@ -420,15 +421,18 @@ Result<void> DiskTier::pin_and_wait(const ObjectId& id, uint64_t object_bytes, P
   return {};
 }
 
-uint64_t DiskTier::unpin_and_wait(const ObjectId& id) {
+Result<uint64_t> DiskTier::unpin_and_wait(const ObjectId& id) {
   uint64_t unpinned = 0;
+  std::optional<Error> failed;
   for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
     WaitedDiskJob<DiskUnpinJob> job;
     job.id = id;
     job.disk = static_cast<uint8_t>(unit->number);
     job.run_on(*unit->keeper);
     unpinned += job.unpinned;
+    if (job.failed && !failed) failed = job.error;
   }
+  if (failed) return std::unexpected(*failed);
   return unpinned;
 }
 

@@ -144,8 +144,9 @@ class DiskTier {
     uint64_t pinned_bytes_max = 0;
   };
   Result<void> pin_and_wait(const ObjectId& id, uint64_t object_bytes, PinFacts* facts_out);
-  // As DiskUnpinJob, on every disk. How many were.
-  uint64_t unpin_and_wait(const ObjectId& id);
+  // As DiskUnpinJob, on every disk, whatever another one answers. How many were; io, full: a disk could not tell of it, and
+  // its pins are there again after a restart.
+  Result<uint64_t> unpin_and_wait(const ObjectId& id);
   // Reads it all back soon, when it is whole, so that it may be passed through.
   void verify_soon(const ObjectId& id);
 

@@ -61,7 +61,12 @@ std::string Pins::unpin_all(std::string_view arguments) {
 std::string Pins::unpin_object() {
   if (shared_.disk == nullptr) return "ok 0\n";
   if (!call_.run([this] { unpinned_ = shared_.disk->unpin_and_wait(id_); }, patience)) return hangs;
-  return fmt::format("ok {}\n", unpinned_);
+  if (!unpinned_) {
+    return id_.is_null()
+               ? "error: a disk takes no writes now, so its pins come back with a restart; see `blobcache status`\n"
+               : "error: its disk takes no writes now, so the pin comes back with a restart; see `blobcache status`\n";
+  }
+  return fmt::format("ok {}\n", *unpinned_);
 }
 
 bool Pins::join() { return call_.join(patience); }

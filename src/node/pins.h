@@ -36,7 +36,7 @@ class Pins {
   uint64_t bytes_ = 0;
   DiskTier::PinFacts facts_;
   Result<void> result_;
-  uint64_t unpinned_ = 0;
+  Result<uint64_t> unpinned_;
 };
 
 }  // namespace blobcache::node

@@ -2,6 +2,7 @@
 //   Thread    one
 #pragma once
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -13,6 +14,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cache/disk_journal.h"
@@ -139,6 +141,22 @@ struct Model {
     CHECK(wrong == 0);
     CHECK(index.object_count() == objects.size());
   }
+};
+
+// Files of this process may be so long; longer writes are short, or fail, without a signal.
+struct FileSizeLimit {
+  explicit FileSizeLimit(uint64_t bytes) {
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    handler = std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{.rlim_cur = bytes, .rlim_max = before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &before);
+    std::signal(SIGXFSZ, handler);
+  }
+  rlimit before{};
+  void (*handler)(int) = nullptr;
 };
 
 }  // namespace blobcache::test

@@ -69,6 +69,31 @@ TEST_CASE("a pinned object stays whatever is read, over a restart too, and leave
   CHECK(!rig.view(1).pinned);
 }
 
+TEST_CASE("a pin that cannot be taken off for good is told of, each time, until the disk takes writes again") {
+  TierRig rig;
+  rig.open();
+  REQUIRE(rig.write_object(1, 8 * MiB));
+  REQUIRE(pin(rig, 1, 8 * MiB));
+  {
+    const FileSizeLimit limit(0);  // no file takes a byte
+    CHECK(!rig.tier->unpin_and_wait(id_of(1)));
+    CHECK(!rig.view(1).pinned);
+    CHECK(!rig.tier->unpin_and_wait(id_of(1)));
+    CHECK(!rig.tier->unpin_and_wait({}));
+    rig.close();
+  }
+  rig.open();
+  CHECK(rig.view(1).pinned);
+  {
+    const FileSizeLimit limit(0);
+    CHECK(!rig.tier->unpin_and_wait({}));
+  }
+  rig.until([&] { return rig.tier->unpin_and_wait(id_of(1)).has_value(); });
+  rig.close();
+  rig.open();
+  CHECK(!rig.view(1).pinned);
+}
+
 TEST_CASE("what is pinned stays when everything else had to leave, and the disk is still too full") {
   TierRig rig;
   rig.options.cache.disks[0].size = {.bytes = 64 * MiB};

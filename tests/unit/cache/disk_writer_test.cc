@@ -1,12 +1,9 @@
 // Own-file objects: what the writer was given lies in the file, with its checksums, or nothing says that it does.
 #include "cache/disk_writer.h"
 
-#include <csignal>
-
 #include <malloc.h>
 
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "unit/cache/disk_writer_fixture.h"
@@ -237,26 +234,6 @@ TEST_CASE("a disk keeps its limit") {
     if (t.tier->find(id_of(number), 0, &view)) t.check_own_file(id_of(number), 20 * MiB);
   }
 }
-
-namespace {
-
-// Files of this process may be so long; longer writes are short, or fail, without a signal.
-struct FileSizeLimit {
-  explicit FileSizeLimit(uint64_t bytes) {
-    REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
-    handler = std::signal(SIGXFSZ, SIG_IGN);
-    const rlimit limit{.rlim_cur = bytes, .rlim_max = before.rlim_max};
-    REQUIRE(setrlimit(RLIMIT_FSIZE, &limit) == 0);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &before);
-    std::signal(SIGXFSZ, handler);
-  }
-  rlimit before{};
-  void (*handler)(int) = nullptr;
-};
-
-}  // namespace
 
 TEST_CASE("a write that fails or is cut short is not told of") {
   for (const uint64_t written_bytes : {uint64_t{0}, 2 * MiB}) {
