@@ -86,6 +86,45 @@ bool take_configured(const Config& config, const std::string& source, SourcesFou
   return !found->volumes.empty();
 }
 
+bool is_directory(const std::string& path) {
+  struct stat status{};
+  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+bool has_volume(const Config& config, const std::string& name) {
+  return std::ranges::any_of(config.volumes, [&](const VolumeConfig& volume) { return volume.name == name; });
+}
+
+// What the file says of the source that is wanted. settled: that is all there is to ask.
+node::Outcome take_from_file(const SourcesWanted& wanted, ConfigSources sources, SourcesFound* found, bool* settled) {
+  const bool is_named = !wanted.config_path.empty();
+  Config file;
+  found->problems = load_config(sources, &file);
+  if (found->problems.empty()) found->disks = file.cache.disks;
+  if (!wanted.source.empty() && !may_be_name(wanted.source)) {
+    if (!is_named) found->problems.clear();
+    return {};
+  }
+  if (!found->problems.empty()) {
+    // Nobody knows whether it would have the name.
+    *settled = wanted.source.empty() || is_named || !is_directory(wanted.source);
+    return {};
+  }
+  // The file is right: what is wrong now are the options.
+  sources.options = wanted.options;
+  Config whole;
+  if (const Problems problems = load_config(sources, &whole); !problems.empty()) {
+    if (wanted.source.empty() || is_named || has_volume(file, wanted.source)) return {exit_wrong_use, problems.front()};
+    return {};
+  }
+  *settled = take_configured(whole, wanted.source, found);
+  if (*settled || !is_named) return {};
+  std::vector<std::string> names;
+  for (const VolumeConfig& volume : whole.volumes) names.push_back(volume.name);
+  return {exit_wrong_use, fmt::format("{} has no volume {}; it has: {}", sources.path, wanted.source,
+                                      names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")))};
+}
+
 }  // namespace
 
 node::Outcome find_sources(const SourcesWanted& wanted, SourcesFound* found) {
@@ -95,26 +134,11 @@ node::Outcome find_sources(const SourcesWanted& wanted, SourcesFound* found) {
 
   ConfigSources sources;
   if (!wanted.config_path.empty()) sources.path = wanted.config_path;
-  const bool is_named = !wanted.config_path.empty();
-  if (is_named || access(sources.path.c_str(), R_OK) == 0) {
-    Config file;
-    found->problems = load_config(sources, &file);
-    if (found->problems.empty()) found->disks = file.cache.disks;
-    if (wanted.source.empty() || may_be_name(wanted.source)) {
-      sources.options = wanted.options;
-      Config whole;
-      if (found->problems.empty()) found->problems = load_config(sources, &whole);
-      if (!found->problems.empty() && (wanted.source.empty() || is_named)) return {};
-      if (found->problems.empty() && take_configured(whole, wanted.source, found)) return {};
-      if (is_named) {
-        std::vector<std::string> names;
-        for (const VolumeConfig& volume : whole.volumes) names.push_back(volume.name);
-        return {exit_wrong_use, fmt::format("{} has no volume {}; it has: {}", sources.path, wanted.source,
-                                            names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")))};
-      }
-    }
+  if (!wanted.config_path.empty() || access(sources.path.c_str(), R_OK) == 0) {
+    bool settled = false;
+    const node::Outcome outcome = take_from_file(wanted, sources, found, &settled);
+    if (outcome.exit_code != 0 || settled) return outcome;
   }
-  if (!is_named) found->problems.clear();
   found->volumes.clear();
   if (wanted.source.empty()) return {};
   found->volumes.push_back(config.volumes.empty() ? VolumeConfig() : config.volumes[0]);

@@ -25,8 +25,9 @@ struct SourcesFound {
   std::vector<std::string> problems;  // of the file: it is as good as none
 };
 
-// A source without '/' is a volume's name where the file has that name, else a directory. Wrong use: options that are none, a
-// name that a file given by its path does not have.
+// A source without '/' is a volume's name where the file has that name, else a directory; where the file has a mistake, the
+// mistake is told, and a directory of that name is asked all the same. Wrong use: options that are none or do not fit the file,
+// a name that a file given by its path does not have.
 node::Outcome find_sources(const SourcesWanted& wanted, SourcesFound* found);
 
 // A line for each question that was answered; those of a volume begin with its name.

@@ -145,11 +145,44 @@ TOML
   expect_status 0 "$BLOBCACHE" doctor --config="$file" "${cache[@]}" secure -o origin.retries=1
   expect_refusal 2 'has no volume nobody; it has: secure, stranger, web, folder' \
     "$BLOBCACHE" doctor --config="$file" nobody
+  # What is wrong is the option, not the file: of which volume?
+  expect_refusal 2 'volume.s3.region' "$BLOBCACHE" doctor --config="$file" -o volume.s3.region=x
+  expect_refusal 2 'volume.s3.region' "$BLOBCACHE" doctor --config="$file" -o volume.s3.region=x secure
+  in_usual_place "$file"
   # A source that was given is asked with the options, not with what the file says of others.
   expect_finding read ok 'deep/er/file' --config="$file" "http://127.0.0.1:$PORT/good/"
   printf '[[volume]]\nname = "secure"\nsuorce = "s3://blobs"\n' >"$file"
   expect_status 3 "$BLOBCACHE" doctor --config="$file" "${cache[@]}"
   has_line '^config +missing +.*volumes.toml.*suorce.*: correct it'
+}
+
+# in_usual_place FILE: what is not given a path. In a mount namespace of its own, whose /etc is a copy.
+in_usual_place() {
+  local etc=$MOUNT_TMP/etc inside=$MOUNT_TMP/inside.sh
+  cp -a /etc "$etc"
+  mkdir -p "$etc/blobcache" "$MOUNT_TMP/here/models"
+  printf 'mount --bind "$1" /etc\ncd "$2"\nshift 2\nexec "$@"\n' >"$inside"
+  local doctor=(unshare -m --propagation private bash -e "$inside" "$etc" "$MOUNT_TMP/here" "$BLOBCACHE" doctor "${cache[@]}")
+  if ! unshare -m --propagation private true 2>/dev/null; then
+    not_tested "a configuration in its usual place" "unshare -m is not allowed here"
+    return 0
+  fi
+  cp "$1" "$etc/blobcache/blobcache.toml"
+  expect_status 0 "${doctor[@]}" secure
+  has_line '^listing +ok +secure: 2 names'
+  expect_refusal 2 'volume.s3.region' "${doctor[@]}" -o volume.s3.region=x
+  # No volume's name: the directory there, with the options that it was given.
+  expect_status 0 "${doctor[@]}" models -o volume.s3.region=x
+  has_line '^source +ok +models answers'
+  printf '[[volume]]\nname = "models"\nsuorce = "s3://blobs"\n' >"$etc/blobcache/blobcache.toml"
+  expect_status 3 "${doctor[@]}" secure
+  has_line '^config +missing +/etc/blobcache/blobcache.toml.*suorce.*: correct it'
+  ! grep -q '^source' "$MOUNT_TMP/output" || fail "a name that nobody knows is taken for a directory: $(<"$MOUNT_TMP/output")"
+  expect_status 3 "${doctor[@]}" models
+  has_line '^config +missing +.*suorce'
+  has_line '^source +ok +models answers'
+  # It has no part in what is no name.
+  expect_status 0 "${doctor[@]}" "$tree"
 }
 
 mkdir -p "$tree/deep/er"
