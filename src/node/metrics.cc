@@ -48,7 +48,6 @@ Numbers Metrics::numbers() const {
   numbers.memory = view_.shared->memory->stats();
   if (const DiskTier* disk = view_.shared->disk.get(); disk != nullptr) {
     for (unsigned i = 0; i < disk->disk_count(); ++i) numbers.disks.push_back(disk->stats(i));
-    numbers.disk_index_bytes = disk->memory_bytes();
   }
   if (view_.shared->content.is_open()) numbers.blobs = view_.shared->content.facts();
   numbers.plan = view_.plan;

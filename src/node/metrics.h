@@ -44,7 +44,6 @@ struct Numbers {
   Window minute;
   MemoryTierStats memory;
   std::vector<DiskStats> disks;
-  uint64_t disk_index_bytes = 0;
   BlobStore::Facts blobs;  // all zero without a content store
   const Plan* plan = nullptr;
 };

@@ -185,9 +185,10 @@ void memory_pools(Writer& out, const Numbers& n) {
   pool("requests", plan.entries_bytes);
   pool("inodes", plan.inodes_bytes);
   pool("origins", plan.origins_bytes);
-  pool("disk_index", n.disk_index_bytes);
+  pool("disk_index", plan.disk_index_bytes);
   pool("disk_staging", plan.disk_staging_bytes);
   pool("disk_threads", plan.disk_threads_bytes);
+  pool("content", plan.content_bytes);
   pool("http", plan.http_bytes);
   pool("program", plan.base_bytes);
   pool("kernel", plan.kernel_bytes);

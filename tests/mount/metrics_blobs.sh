@@ -29,6 +29,9 @@ start
 scrape "$MOUNT_TMP/after"
 expect_value blobcache_blob_limit_bytes $((reserved_mib << 20))
 expect_value blobcache_blobs 0
+# The store's part of the memory is there, and all parts together are the limit, less what was rounded off.
+expect_true 'v("blobcache_memory_bytes{pool=\"content\"}") > 0'
+expect_true "0.95 <= sum(every('blobcache_memory_bytes')) / ($((${MOUNT_MEMORY%MiB} << 20))) <= 1"
 
 wishes() {
   http 201 -T "$MOUNT_TMP/1" "$url"
