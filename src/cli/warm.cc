@@ -6,7 +6,8 @@
 // after the last read it waits until no more comes, and reads what lacks again, one file after the other; memory is told to
 // forget these first, because what lies there is not written a second time. A disk without room stays without.
 //
-// What is pinned is read whatever leaves for it, and as often as more of it comes to the disk.
+// What is pinned is read whatever leaves for it, and as often as more of it comes to the disk. An interrupted `--pin` takes back
+// the pins of what has not come whole: they would keep room for nobody.
 //
 // With --order it goes ahead of other readers of the list, and no further than --ahead beyond the furthest file that one of
 // them has opened. It ends when it has read all of it.
@@ -28,6 +29,7 @@
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/control.h"
+#include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "cli/warm_ahead.h"
 #include "cli/warm_files.h"
@@ -71,6 +73,8 @@ struct Report {
   double seconds = 0;
   std::vector<TierBytes> tiers;
   std::vector<WarmFailure> failures;
+  uint64_t unpinned = 0;  // files
+  uint64_t dropped = 0;   // files
 };
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -95,6 +99,7 @@ ReadResult read_files(const std::vector<WarmFile>& files, unsigned jobs, bool sh
   reader.start(jobs);
   while (!reader.wait(ahead != nullptr ? 0 : show_ms)) {
     if (ahead != nullptr && ahead->wait(show_ms)) reader.allow(ahead->allowed_bytes());
+    if (Interrupt::interrupted()) reader.stop();
     progress.show({.bytes_done = reader.bytes_read(),
                    .bytes_total = bytes_total,
                    .files_done = reader.files_done(),
@@ -152,7 +157,8 @@ Lacking wait_for_disk(const std::vector<WarmFile>& files, bool shown) {
     if (sum != before) changed = Clock::now();
     before = sum;
     const Clock::time_point now = Clock::now();
-    if (pending.empty() || now - changed > settle_quiet || now - start > settle_limit) return lacking;
+    if (pending.empty() || now - changed > settle_quiet || now - start > settle_limit || Interrupt::interrupted())
+      return lacking;
     if (shown && !told && now - start > settle_quiet) {
       fmt::print(stderr, "waiting for the disk to have {} files\n", pending.size());
       told = true;
@@ -169,7 +175,8 @@ void fill(const Arguments& arguments, const std::vector<WarmFile>& files, Report
   if (files.empty() || !ask_room(files[0].path)) return;
   Lacking lacking = wait_for_disk(files, !arguments.json);
   unsigned idle_rounds = 0;
-  for (unsigned round = 1; round < (arguments.pin ? rounds_pinned_max : rounds_max) && !lacking.files.empty();
+  for (unsigned round = 1;
+       round < (arguments.pin ? rounds_pinned_max : rounds_max) && !lacking.files.empty() && !Interrupt::interrupted();
        ++round) {
     // Without room it would only push out what came before.
     if (!arguments.pin && lacking.bytes > ask_room(files[0].path).value_or(0)) return;
@@ -216,8 +223,8 @@ void drop_pages(const std::string& path) {
 
 void print_report(const Arguments& arguments, const Report& report) {
   fmt::print("{} files, {}", report.files, format_bytes_short(report.bytes));
-  if (arguments.unpin) fmt::print(", unpinned");
-  if (arguments.evict) fmt::print(", dropped");
+  if (arguments.unpin) fmt::print(", {} unpinned", report.unpinned);
+  if (arguments.evict) fmt::print(", {} dropped", report.dropped);
   if (!arguments.check && !arguments.evict && !arguments.unpin) {
     const double rate = report.seconds > 0 ? static_cast<double>(report.bytes_read) / report.seconds : 0;
     fmt::print(", read in {:.1f} s ({}/s)", report.seconds, format_bytes_short(static_cast<uint64_t>(rate)));
@@ -280,15 +287,17 @@ void work(const Arguments& arguments, const WarmFiles& files, Report* report) {
     for (const WarmFile& file : files.files()) {
       Told told{.done = true};
       if (arguments.unpin) told = tell_daemon("unpin", file);
+      report->unpinned += arguments.unpin && told.done ? 1 : 0;
       if (told.done && arguments.evict) {
         drop_pages(file.path);
         told = tell_daemon("evict", file);
       }
       if (!told.done) report->failures.push_back({file.path, told.text});
+      report->dropped += arguments.evict && told.done ? 1 : 0;
     }
   } else if (arguments.pin) {
     const std::vector<WarmFile>& all = files.files();
-    for (size_t first = 0; first < all.size(); first += files_pinned_at_once) {
+    for (size_t first = 0; first < all.size() && !Interrupt::interrupted(); first += files_pinned_at_once) {
       const size_t end = std::min(all.size(), first + files_pinned_at_once);
       WarmPins pins;
       pins.pin({all.data() + first, end - first});
@@ -339,12 +348,17 @@ int warm_command(int argc, char** argv) {
                     fmt::format("the list {} cannot be read: {}; check the path", list, std::strerror(os_errno)));
     }
   }
+  std::optional<Interrupt> interrupt;
+  if (arguments.pin) interrupt.emplace();
   Report report{.files = files.files().size(), .bytes = files.bytes(), .failures = files.failures()};
   if (arguments.order.empty()) {
     work(arguments, files, &report);
   } else if (const std::string cause = fill_ahead(arguments, *ahead, files.files(), &report); !cause.empty()) {
     return refuse(exit_lacking, cause);
   }
+  if (Interrupt::interrupted())
+    return refuse(exit_failed,
+                  "interrupted: what had not come to the disk whole is not pinned; repeat it for the rest");
   add_up_tiers(files.files(), &report);
   for (const WarmFailure& failure : report.failures) {
     fmt::print(stderr, "blobcache: {}: {}\n", failure.path, failure.cause);

@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "cli/cached_file.h"
 #include "cli/control.h"
+#include "cli/interrupt.h"
 
 namespace blobcache::cli {
 namespace {
@@ -47,7 +48,15 @@ Told tell_daemon(std::string_view command, const WarmFile& file) {
 
 void WarmPins::pin(std::span<const WarmFile> files) {
   for (const WarmFile& file : files) {
+    if (Interrupt::interrupted()) return;
     if (file.bytes == 0) continue;
+    const auto mount = mount_of(file.path);
+    if (mount && mount->source == "blobs:") {
+      failures_.push_back({file.path,
+                           "it is not pinned: blobs are never evicted; `blobcache put --pin` keeps one beyond "
+                           "its time"});
+      continue;
+    }
     const Told told = tell_daemon("pin", file);
     if (!told.done) {
       failures_.push_back({file.path, fmt::format("it is not pinned: {}", told.text)});

@@ -85,6 +85,7 @@ void WarmReader::join() {
 void WarmReader::run() {
   const std::unique_ptr<void, decltype(&std::free)> memory(std::aligned_alloc(alignment, read_bytes), &std::free);
   for (size_t i = next_.fetch_add(1); i < pieces_.size(); i = next_.fetch_add(1)) {
+    if (stopped_.load(std::memory_order_relaxed)) break;
     if (ahead_ != nullptr) wait_until_allowed(pieces_[i]);
     end_piece(pieces_[i], memory == nullptr ? ENOMEM : read_piece(pieces_[i], static_cast<std::byte*>(memory.get())));
   }
@@ -126,7 +127,7 @@ int WarmReader::read_piece(const WarmPiece& piece, std::byte* buffer) {
   if (ahead_ != nullptr) ahead_->expect_open(piece.file);
   if (const int os_errno = file.open(path); os_errno != 0) return os_errno;
   const uint64_t end = piece.offset + piece.bytes;
-  for (uint64_t offset = piece.offset; offset < end;) {
+  for (uint64_t offset = piece.offset; offset < end && !stopped_.load(std::memory_order_relaxed);) {
     // Whole pages, beyond the end of the file too: a direct read may ask for nothing less.
     const uint64_t wanted = std::min<uint64_t>(read_bytes, (end - offset + alignment - 1) / alignment * alignment);
     const ssize_t got = file.read(buffer, wanted, offset);

@@ -46,6 +46,8 @@ class WarmReader {
   void start(unsigned jobs);
   // Returns when all is read or the time is over. True: all is read.
   bool wait(unsigned timeout_ms);
+  // Nothing more is asked for; the reads under way end, and then wait() says true. Not for one that follows.
+  void stop() { stopped_.store(true, std::memory_order_relaxed); }
   void join();
 
   uint64_t bytes_read() const { return bytes_read_.load(std::memory_order_relaxed); }
@@ -63,6 +65,7 @@ class WarmReader {
   const std::vector<WarmFile>& files_;
   const std::vector<WarmPiece> pieces_;
   std::vector<std::thread> threads_;
+  std::atomic<bool> stopped_{false};
   std::atomic<size_t> next_{0};
   std::atomic<uint64_t> bytes_read_{0};
   std::atomic<uint64_t> files_done_{0};

@@ -144,6 +144,43 @@ check_bound() {
 }
 is_replaced() { ! is_pinned "$1"; }
 
+# Who changes his mind: what has not come to the disk whole gives back its room; what was pinned before stays.
+check_interrupted() {
+  local warm got=0
+  rm -rf "$cache"
+  DISK_OPTIONS=(-o origin.bandwidth=4MiB -o prefetch.enabled=false)
+  mount_cached
+  warm --pin "$mnt/model/config" || fail "$(<"$MOUNT_TMP/error")"
+  "$BLOBCACHE" warm --pin --jobs=1 "$mnt/model/config" "$mnt/model/weights" "$mnt/other-3" >"$MOUNT_TMP/output" 2>"$MOUNT_TMP/error" &
+  warm=$!
+  wait_for 20 "a part of the weights on disk" some_on_disk model/weights
+  (($(pinned_bytes) >= model_bytes)) || fail "nothing is pinned yet: $(pinned_bytes)"
+  kill -TERM "$warm"
+  wait "$warm" || got=$?
+  [[ $got == 1 ]] || fail "interrupted, it ended with $got"
+  grep -q '^blobcache: interrupted: ' "$MOUNT_TMP/error" || fail "interrupted, it says: $(<"$MOUNT_TMP/error")"
+  (($(on_disk model/weights) < model_bytes)) || fail "all of it had come: nothing was tested"
+  ! is_pinned model/weights || fail "the half of a file is pinned"
+  ! is_pinned other-3 || fail "a file that was not begun is pinned"
+  is_pinned model/config || fail "what was pinned before is not pinned any more"
+  (($(pinned_bytes) < model_bytes)) || fail "$(pinned_bytes) bytes are pinned"
+  stop_mount "$mnt"
+}
+some_on_disk() { (($(on_disk "$1") > 0)); }
+
+# Blobs stay by themselves: to give the node a disk cache would change nothing.
+check_blobs() {
+  local node=(--node="$mnt")
+  start_mount blobs: "$mnt" --cache-dir="$cache" --cache-size=1GiB -o cache.blobs_reserved=64MiB
+  "$BLOBCACHE" put "${node[@]}" "$source_dir/model/config" >"$MOUNT_TMP/id" || fail "put"
+  local blob
+  blob=$(find "$mnt" -name "$(<"$MOUNT_TMP/id")")
+  [[ -n $blob ]] || fail "the blob is not in the mount"
+  warm_fails "it is not pinned: blobs are never evicted; .blobcache put --pin. keeps one" --pin "$blob"
+  ! grep -q 'no disk cache' "$MOUNT_TMP/error" || fail "a wrong cause: $(<"$MOUNT_TMP/error")"
+  stop_mount "$mnt"
+}
+
 # ask LINE: what the daemon answers on its control socket.
 ask() {
   "$PYTHON" - "$mnt" "$1" <<'PYTHON'
@@ -213,5 +250,7 @@ check() {
   check_scan
   check_bound
   check_hostile
+  check_interrupted
+  check_blobs
 }
 with_each_transport check

@@ -59,6 +59,13 @@ check() {
   # So little is never left out.
   report_is "t['memory'] == t['disk'] == 4000000" --check "$mnt/other"
   report_is "report['files'] == 1 and len(report['failed']) == 2" --check --list=- <"$MOUNT_TMP/list"
+  # What was refused is not said to be dropped.
+  expect_status 0 "$BLOBCACHE" warm --evict "$mnt/other"
+  grep -q ', 1 dropped$' "$MOUNT_TMP/output" || fail "--evict says: $(<"$MOUNT_TMP/output")"
+  expect_status 0 "$BLOBCACHE" warm --pin "$mnt/other"
+  expect_status 1 "$BLOBCACHE" warm --evict "$mnt/other"
+  grep -q ', 0 dropped$' "$MOUNT_TMP/output" || fail "--evict of what is pinned says: $(<"$MOUNT_TMP/output")"
+  expect_status 0 "$BLOBCACHE" warm --unpin --evict "$mnt/other"
   # Wrong use.
   expect_refusal 2 "no file or directory" "$BLOBCACHE" warm
   expect_status 2 "$BLOBCACHE" warm --check --evict "$mnt"

@@ -68,6 +68,18 @@ TEST_CASE("warm: reads to the ends, counts, and names what fails") {
   }
 }
 
+TEST_CASE("warm: what is stopped reads no more, and ends") {
+  const Folder folder;
+  const std::vector<WarmFile> files{{folder.make("/a", std::string(300'000, 'a')), 300'000}};
+  WarmReader reader(files);
+  reader.stop();
+  reader.start(3);
+  CHECK(reader.wait(60'000));
+  reader.join();
+  CHECK(reader.bytes_read() == 0);
+  CHECK(reader.failures().empty());
+}
+
 TEST_CASE("warm: nothing to read ends at once") {
   const std::vector<WarmFile> files;
   WarmReader reader(files);
