@@ -166,6 +166,7 @@ case_hang_loads() {
 
 case_readonly() {
   compare "${FILES[@]:0:5}"
+  expect_status 0 "$BLOBCACHE" warm --pin "$mnt/${FILES[0]}"
   local trigger=/sys/fs/ext4/$FAULT_DEVICE/trigger_fs_error
   [[ -e $trigger ]] || {
     not_tested "a file system that goes read-only" "this kernel has no $trigger"
@@ -179,6 +180,11 @@ case_readonly() {
   # What is there is still read.
   reads_go_on
   status_is "disk['state']" degraded || fail "the disk is not degraded: $(status disk)"
+  # A pin that is taken off now is there again after a restart: said, and again when it is repeated.
+  for _ in 1 2; do
+    expect_refusal 1 'its disk takes no writes now, so the pin comes back with a restart' "$BLOBCACHE" warm --unpin "$mnt/${FILES[0]}"
+  done
+  grep -q ', 0 unpinned$' "$MOUNT_TMP/output" || fail "--unpin says: $(<"$MOUNT_TMP/output")"
   say "read-only: $(status disk)"
 }
 
