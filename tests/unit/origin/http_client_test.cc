@@ -21,11 +21,12 @@ Code failure_of(HttpServer::Answer answer, HttpOptions options = {.retries_max =
 
 }  // namespace
 
-TEST_CASE("64 ranges at a time: right bytes, no more connections than allowed, connections used again") {
+// Fewer in all than make hedging know what is slow (http_hedge.cc): a slow machine would have second attempts counted.
+TEST_CASE("48 ranges at a time: right bytes, no more connections than allowed, connections used again") {
   HttpServer server([](const ServerRequest& request) { return range_reply(request); });
   HttpCore core({.connections_max = 16});
-  constexpr unsigned count = 64;
-  constexpr unsigned rounds = 4;
+  constexpr unsigned count = 48;
+  constexpr unsigned rounds = 2;
   for (unsigned round = 0; round < rounds; ++round) {
     HttpCore::Requests requests;
     for (unsigned i = 0; i < count; ++i) {
