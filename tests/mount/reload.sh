@@ -98,19 +98,24 @@ read_file a 0 384
 [[ $(pieces) == 0 ]] || fail "prefetch was switched off: $(status "volume['prefetch']")"
 reload prefetch.enabled=true
 grep -q 'reload: prefetch.enabled = .*true.* (was .*false' <<<"$RELOADED" || fail "the log says: $RELOADED"
-read_file b 0 384
-(($(pieces) > 0)) || fail "prefetch was switched on: $(status "volume['prefetch']")"
-before=$(pieces)
-exec {held}<"$mnt/c"
 take() { "$PYTHON" - "$held" "$1" <<'PYTHON'
 import os, sys
 for _ in range(int(sys.argv[2])):
     os.read(int(sys.argv[1]), 65536)
 PYTHON
 }
-take 64
+# Held open: while writes to a slow disk wait, nothing is fetched ahead of anybody, and it comes when they have gone.
 is_followed() { (($(pieces) > before)); }
-wait_for 10 "pieces of c" is_followed
+before=0
+exec {held}<"$mnt/b"
+take 64
+wait_for 20 "pieces of b, now that prefetch is on" is_followed
+exec {held}<&-
+read_file b 0 384
+before=$(pieces)
+exec {held}<"$mnt/c"
+take 64
+wait_for 20 "pieces of c" is_followed
 reload prefetch.enabled=false
 take 16
 lies_still() { [[ $(status "node['tiers']['memory']['pinned_frames']") == 0 ]]; }
