@@ -99,4 +99,10 @@ std::string plain_text(std::string_view text) {
   return out;
 }
 
+std::string ascii_lower(std::string_view text) {
+  std::string lowered(text);
+  for (char& c : lowered) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+  return lowered;
+}
+
 }  // namespace blobcache

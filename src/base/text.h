@@ -23,4 +23,7 @@ std::string json_string(std::string_view text);
 // For lines that people read: what is escaped is \xNN, a byte each.
 std::string plain_text(std::string_view text);
 
+// Names that are compared without regard to case, such as those of HTTP: A to Z alone, whatever the locale.
+std::string ascii_lower(std::string_view text);
+
 }  // namespace blobcache

@@ -1,11 +1,12 @@
 #include "node/http_parser.h"
 
-#include <algorithm>
 #include <limits>
 
 #include <boost/beast/http/basic_parser.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/rfc7230.hpp>
+
+#include "base/text.h"
 
 namespace blobcache::node {
 namespace {
@@ -13,12 +14,6 @@ namespace {
 namespace http = boost::beast::http;
 using boost::beast::error_code;
 using Text = boost::beast::string_view;
-
-std::string lower(Text text) {
-  std::string out(text.data(), text.size());
-  std::transform(out.begin(), out.end(), out.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
-  return out;
-}
 
 }  // namespace
 
@@ -57,7 +52,7 @@ class HttpParser::Beast final : public http::basic_parser<true> {
       error = http::error::header_limit;
       return;
     }
-    parser_.head_.fields.emplace_back(lower(name), std::string(value.data(), value.size()));
+    parser_.head_.fields.emplace_back(ascii_lower({name.data(), name.size()}), std::string(value.data(), value.size()));
   }
   void on_header_impl(error_code& error) override { error = {}; }
   void on_body_init_impl(const boost::optional<uint64_t>&, error_code& error) override { error = {}; }

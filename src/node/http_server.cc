@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "ring/errno.h"
 #include "ring/sqe.h"
 
@@ -34,12 +35,6 @@ bool is_loopback(const sockaddr& address) {
   }
   const auto& in = reinterpret_cast<const sockaddr_in6&>(address);
   return address.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in.sin6_addr);
-}
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
-  return out;
 }
 
 // In a time that says nothing about where they differ.
@@ -89,8 +84,7 @@ Result<void> HttpServer::prepare(std::string* message_out) {
   if (secret.size() > secret_bytes_max || !std::all_of(secret.begin(), secret.end(), is_printable)) {
     *message_out = fmt::format(
         "http.secret_file {} must hold one token of at most {} printable ASCII characters without blanks: another "
-        "cannot "
-        "be sent; make one with `openssl rand -hex 32`",
+        "cannot be sent; make one with `openssl rand -hex 32`",
         options_.secret_file, secret_bytes_max);
     return fail(Code::invalid);
   }
@@ -163,7 +157,7 @@ bool HttpServer::may(const HttpHead& head) const {
 // A page from elsewhere can make its own name lead to 127.0.0.1 (DNS rebinding), and a browser then lets it read our answers.
 // Its requests say the name. Where a token is asked for, that is the protection.
 bool HttpServer::is_called(const HttpHead& head) const {
-  const std::string lower = lower_case(head.field("host"));
+  const std::string lower = ascii_lower(head.field("host"));
   std::string_view host = lower;
   if (!secret_.empty() || host.empty()) return true;
   if (const size_t colon = host.rfind(':'); colon != host.npos && host.find(']', colon) == host.npos) {
@@ -173,7 +167,7 @@ bool HttpServer::is_called(const HttpHead& head) const {
   const bool loopback =
       inet_pton(AF_INET, std::string(host).c_str(), &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
   return loopback || host == "localhost" || host == "[::1]" ||
-         host == lower_case(std::string_view(options_.listen).substr(0, options_.listen.rfind(':')));
+         host == ascii_lower(std::string_view(options_.listen).substr(0, options_.listen.rfind(':')));
 }
 
 void HttpServer::begin_accept() {

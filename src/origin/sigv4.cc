@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <ctime>
 #include <utility>
 
@@ -12,6 +11,7 @@
 #include <openssl/sha.h>
 
 #include "base/assert.h"
+#include "base/text.h"
 #include "origin/http_text.h"
 
 namespace blobcache {
@@ -42,12 +42,6 @@ std::string sha256_hex(std::string_view text) {
   return hex_of(digest);
 }
 
-std::string lower(std::string_view text) {
-  std::string lowered(text);
-  for (char& c : lowered) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return lowered;
-}
-
 // (name in lower case, value), sorted by name.
 std::vector<std::pair<std::string, std::string>> canonical_headers(std::string_view host,
                                                                    const std::vector<std::string>& lines) {
@@ -55,7 +49,8 @@ std::vector<std::pair<std::string, std::string>> canonical_headers(std::string_v
   for (const std::string& line : lines) {
     const size_t colon = line.find(':');
     BC_ASSERT(colon != std::string::npos);
-    headers.emplace_back(lower(line.substr(0, colon)), std::string(trim(std::string_view(line).substr(colon + 1))));
+    headers.emplace_back(ascii_lower(line.substr(0, colon)),
+                         std::string(trim(std::string_view(line).substr(colon + 1))));
   }
   std::ranges::sort(headers);
   return headers;

@@ -2,7 +2,7 @@
 //
 // OPEN looks at the origin's file again: if it is not the version that the node stands for, the answer is ESTALE, the
 // kernel looks the name up anew and opens what is there now. The origin's file is opened only if some of it is not here:
-// of a small file that is cached, opening and closing it was a third of what our cores did for it.
+// of a small file that is cached, opening and closing it was a fifth of the processor time that we spent on it.
 //
 // Then it chooses how the file is read, because all opens of an inode have to agree (docs/KERNEL.md):
 //

@@ -13,13 +13,7 @@ head -c "$bytes" /dev/urandom >"$tree/file"
 head -c 500000 /dev/urandom >"$tree/other"
 port=$(free_port)
 install_nginx
-nginx_conf <<CONF
-  server {
-    listen 127.0.0.1:$port;
-    location / { alias $tree/; autoindex on; autoindex_format json; }
-  }
-CONF
-run_nginx
+start_tree_server "$port" "$tree"
 trap 'kill "$NGINX_PID" ${PROXY_PID:+"$PROXY_PID"} 2>/dev/null; wait || true' EXIT
 wait_for 20 "nginx" curl -fsS --noproxy '*' -o /dev/null "http://127.0.0.1:$port/"
 MODE_TRANSPORT=dev

@@ -208,13 +208,7 @@ with_http() {
   local port
   (install_nginx) || return 0
   port=$(free_port)
-  nginx_conf <<CONF
-  server {
-    listen 127.0.0.1:$port;
-    location / { root $tree; autoindex on; autoindex_format json; }
-  }
-CONF
-  run_nginx
+  start_tree_server "$port" "$tree"
   trap 'kill "$NGINX_PID" 2>/dev/null; wait "$NGINX_PID"' EXIT
   wait_for 20 "nginx" curl -fsS --noproxy '*' -o "$MOUNT_TMP/output" "http://127.0.0.1:$port/"
   say "== HTTP"

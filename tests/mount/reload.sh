@@ -15,13 +15,7 @@ for name in a b c d; do head -c $((24 * MIB)) /dev/urandom >"$tree/$name"; done
 head -c 300000 /dev/urandom >"$tree/busy"
 printf 'old' >"$tree/changing"
 install_nginx
-nginx_conf <<CONF
-  server {
-    listen 127.0.0.1:$port;
-    location / { alias $tree/; autoindex on; autoindex_format json; }
-  }
-CONF
-run_nginx
+start_tree_server "$port" "$tree"
 server=$NGINX_PID
 told=$MOUNT_TMP/told
 start_manager "$MOUNT_TMP/notify" "$told"

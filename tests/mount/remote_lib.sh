@@ -141,6 +141,17 @@ run_nginx() {
   NGINX_PID=$!
 }
 
+# start_tree_server PORT TREE: nginx over TREE, with listings. NGINX_PID; the caller ends it.
+start_tree_server() {
+  nginx_conf <<CONF
+  server {
+    listen 127.0.0.1:$1;
+    location / { alias $2/; autoindex on; autoindex_format json; }
+  }
+CONF
+  run_nginx
+}
+
 # start_generated_s3 COUNT: the bucket "blobs" of generated_s3.py; GENERATED_OPTIONS mount it, as s3://blobs.
 start_generated_s3() {
   "$PYTHON" "$MOUNT_TESTS/../s3server/generated_s3.py" "$1" "$MOUNT_TMP/generated.port" 2>"$MOUNT_TMP/generated.log" &

@@ -19,13 +19,7 @@ start_manager "$MOUNT_TMP/notify" "$told"
 listener=$MANAGER_PID
 tree=$MOUNT_TMP/two
 install_nginx
-nginx_conf <<CONF
-  server {
-    listen 127.0.0.1:$port;
-    location / { alias $tree/; autoindex on; autoindex_format json; }
-  }
-CONF
-run_nginx
+start_tree_server "$port" "$tree"
 server=$NGINX_PID
 trap 'kill "$listener" "$server" 2>/dev/null || true' EXIT
 serves() { curl -fsS --noproxy '*' -o /dev/null "http://127.0.0.1:$port/file" 2>/dev/null; }

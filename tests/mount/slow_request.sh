@@ -13,13 +13,7 @@ head -c 3000000 /dev/urandom >"$tree/sub/file"
 head -c 3000000 /dev/urandom >"$tree/broken"
 install_nginx
 port=$(free_port)
-nginx_conf <<CONF
-  server {
-    listen 127.0.0.1:$port;
-    location / { alias $tree/; autoindex on; autoindex_format json; }
-  }
-CONF
-run_nginx
+start_tree_server "$port" "$tree"
 server=$NGINX_PID
 trap 'kill "$server" "$PROXY_PID" 2>/dev/null || true' EXIT
 start_proxy "$port"

@@ -41,6 +41,11 @@ TEST_CASE("plain text keeps letters and shows each other byte") {
   CHECK(plain_text("\u009b31m") == "\\xc2\\x9b31m");
 }
 
+TEST_CASE("lower case is that of ASCII alone") {
+  CHECK(ascii_lower("Content-LENGTH 9[`{@Z") == "content-length 9[`{@z");
+  CHECK(ascii_lower("\xc3\x84") == "\xc3\x84");
+}
+
 TEST_CASE("a cut does not go through a letter") {
   CHECK(utf8_cut("abc", 3) == "abc");
   CHECK(utf8_cut("abc", 2) == "ab");
