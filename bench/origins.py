@@ -1,8 +1,8 @@
 """P9 and P10: cold reads through the mount from a web server, against curl asking the same server.
 
 The server (range_server) is as far away as it is told, and counts what it sends. Every turn of ours is a fresh mount, so
-every byte comes from the server once: that none came twice is a row of its own, and makes the other rows invalid where it
-is not so. The bytes are compared with the file's, outside of the timed turns.
+every byte comes from the server once, but for the ranges that stalled and were asked for a second time (hedges, which the
+notes name): that none else came twice is a row of its own, and makes the other rows invalid where it is not so. The bytes are compared with the file's, outside of the timed turns.
 
 P9, sequential: the baseline is sixteen curls, each with a sixteenth of the file as one range: it pays for a request once.
 Without prefetch we pay for each piece after the other; that the gain is prefetch's is the second row.
@@ -50,6 +50,24 @@ def fresh_mount(place, builds, server, keys):
     return mount_blobcache(place, builds, f"{server.url}/", keys, memory=MEMORY)
 
 
+class Repeats:
+    """What the server sent more than once, over several turns, and how much of that were hedges."""
+
+    def __init__(self):
+        self.requests = self.bytes = self.hedges = 0
+
+    def add(self, counts, mount):
+        self.requests += counts["requests_again"]
+        self.bytes += counts["bytes_again"]
+        self.hedges += node_status(mount.process)["origins"][0]["hedges"]
+
+    def note(self):
+        return f"{self.bytes} bytes came twice, {self.hedges} hedges" if self.bytes else ""
+
+    def invalid(self):
+        return f"{self.requests} requests were repeated, {self.hedges} of them hedges" if self.requests > self.hedges else ""
+
+
 def curl(arguments):
     return subprocess.Popen(["curl", "-sS", *arguments], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
@@ -71,7 +89,7 @@ class Sequential:
         self.place, self.builds, self.server = place, builds, server
         self.keys = {"fuse.transport": transport}
         self.shares = []  # of the file, sent in a turn of ours
-        self.again = 0
+        self.repeats = Repeats()
 
     def ours(self, keys=None):
         mount = fresh_mount(self.place, self.builds, self.server, {**self.keys, **(keys or {})})
@@ -81,7 +99,7 @@ class Sequential:
         seconds = time.monotonic() - start
         counts = self.server.counts()
         self.shares.append(counts["bytes"] / self.server.bytes)
-        self.again += counts["bytes_again"]
+        self.repeats.add(counts, mount)
         mount.stop()
         return self.server.bytes / seconds / 1e9
 
@@ -99,10 +117,7 @@ class Sequential:
 
     def bytes_row(self, what):
         return Row("P9", f"bytes that left the origin, of the file's, {what}", "share", self.shares, 1.0, at_most=True,
-                   note=f"{self.again} bytes were sent twice")
-
-    def invalid(self):
-        return f"{self.again} bytes were asked for twice" if self.again else ""
+                   note=self.repeats.note())
 
 
 def random_file(place, size_bytes):
@@ -128,14 +143,14 @@ def sequential(place, builds, options):
             turns.compare_bytes(file)
             ours, base = alternate(options.pairs, turns.ours, turns.curls)
             rows.append(Row("P9", f"cold sequential, 1 reader, {what}, {transport}", "GB/s", ours, 0.9, baseline=base,
-                            baseline_name=f"{CONNECTIONS} parallel curl ranges", invalid=turns.invalid()))
+                            baseline_name=f"{CONNECTIONS} parallel curl ranges", invalid=turns.repeats.invalid()))
             rows.append(turns.bytes_row(f"{what}, {transport}"))
             if delay_ms:
                 off = Sequential(place, builds, server, transport)
                 ours, base = alternate(max(1, options.pairs // 2), turns.ours,
                                        lambda: off.ours({"prefetch.enabled": "false"}))
                 rows.append(Row("P9", f"the same with prefetch, {what}, {transport}", "GB/s", ours, 8, baseline=base,
-                                baseline_name="without prefetch", invalid=off.invalid()))
+                                baseline_name="without prefetch", invalid=off.repeats.invalid()))
         os.remove(file)
     return rows
 
@@ -150,7 +165,7 @@ class RandomReads:
         self.curl_reads = curl_reads  # of each reader
         self.numbers = random.Random(10)
         self.fetched = []  # bytes sent for each byte asked for
-        self.again = 0
+        self.repeats = Repeats()
 
     def ours(self):
         mount = fresh_mount(self.place, self.builds, self.server, self.keys)
@@ -161,7 +176,7 @@ class RandomReads:
         counts = self.server.counts()
         replied = sum(node_status(mount.process)["volumes"][0]["bytes"].values())
         self.fetched.append(counts["bytes"] / replied)
-        self.again += counts["bytes_again"]
+        self.repeats.add(counts, mount)
         mount.stop()
         return done["clat_ns"]["percentile"]["50.000000"] / 1e6
 
@@ -195,7 +210,7 @@ def random_reads(place, builds, options):
             ours, base = alternate(options.pairs, turns.ours, turns.curls)
             rows.append(Row("P10", f"4 KiB random, cold, {READERS} readers, {what}, {transport}", "ms (median)", ours, 1.1,
                             at_most=True, baseline=base, baseline_name="curl ranges of 4 KiB, a connection a reader",
-                            invalid=f"{turns.again} bytes were asked for twice" if turns.again else ""))
+                            invalid=turns.repeats.invalid()))
             rows.append(Row("P10", f"bytes fetched for each asked for, {what}, {transport}", "times", turns.fetched, 16,
-                            at_most=True))
+                            at_most=True, note=turns.repeats.note()))
     return rows

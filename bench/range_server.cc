@@ -1,6 +1,7 @@
 // range_server: a web server of one file, /data, for ranges, as far away as it is told: the origin of P9 and P10.
 //   range_server FILE PORT_FILE [DELAY_MS]     on loopback; the port that it got is written to PORT_FILE
-//   GET /counts                                JSON since the last one: requests, bytes, bytes_again (sent before already)
+//   GET /counts                                JSON since the last one: requests and bytes; requests_again and bytes_again, of what
+//                                            was sent before already
 // A thread a connection and sendfile: it should cost little beside those who ask it. Each answer is DELAY_MS late.
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -39,16 +41,19 @@ class Counts {
     const std::lock_guard lock(mutex_);
     ++requests_;
     bytes_ += last - first + 1;
+    const uint64_t again = bytes_again_;
     for (uint64_t page = first / page_bytes; page <= last / page_bytes; ++page) {
       if (sent_[page]) bytes_again_ += page_bytes;
       sent_[page] = true;
     }
+    if (bytes_again_ > again) ++requests_again_;
   }
   std::string take() {
     const std::lock_guard lock(mutex_);
     std::string json = "{\"requests\":" + std::to_string(requests_) + ",\"bytes\":" + std::to_string(bytes_) +
+                       ",\"requests_again\":" + std::to_string(requests_again_) +
                        ",\"bytes_again\":" + std::to_string(bytes_again_) + "}";
-    requests_ = bytes_ = bytes_again_ = 0;
+    requests_ = bytes_ = requests_again_ = bytes_again_ = 0;
     sent_.assign(sent_.size(), false);
     return json;
   }
@@ -58,6 +63,7 @@ class Counts {
   std::vector<bool> sent_;
   uint64_t requests_ = 0;
   uint64_t bytes_ = 0;
+  uint64_t requests_again_ = 0;
   uint64_t bytes_again_ = 0;
 };
 
@@ -147,6 +153,7 @@ void serve(Server& server, int fd) {
 
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
+  std::signal(SIGPIPE, SIG_IGN);  // who asks may go in the middle of an answer, and sendfile has no MSG_NOSIGNAL
   const int file = open(argv[1], O_RDONLY | O_CLOEXEC);
   struct stat facts{};
   if (file < 0 || fstat(file, &facts) != 0) die(argv[1]);
