@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cache/disk_keeper.h"
+#include "cache/disk_verifier.h"
 
 namespace blobcache {
 
@@ -96,7 +97,14 @@ Result<void> DiskKeeper::run_packed(DiskPackedJob& job) {
     DiskView view;
     if (index_.find(item.id, 0, &view)) continue;
     if (done) done = add_packed(item, file.segment);
-    if (!done) unit_.on_shed(item_bytes);
+    if (!done) {
+      unit_.on_shed(item_bytes);
+      continue;
+    }
+    unit_.verifier->verify_packed_soon({.id = item.id,
+                                        .segment = file.segment,
+                                        .page = item.page,
+                                        .pages = static_cast<uint32_t>(disk_format::packed_pages(item.size))});
   }
   if (bytes != 0) add_known_segment(file.segment, bytes);
   for (const DiskPackedItem& item : job.items) pin_if_awaited(item.id);

@@ -42,7 +42,8 @@ DiskVerifier::DiskVerifier(DiskUnit& unit)
       index_(unit.shared.index),
       buffer_(static_cast<std::byte*>(std::aligned_alloc(limits::page_bytes, buffer_bytes + limits::page_bytes))),
       page_(buffer_.get() + buffer_bytes),
-      queue_(std::make_unique<ObjectId[]>(queue_max)) {
+      queue_(std::make_unique<ObjectId[]>(queue_max)),
+      packed_(std::make_unique<Packed[]>(queue_max)) {
   BC_ASSERT(buffer_ != nullptr);
 }
 
@@ -77,6 +78,9 @@ void DiskVerifier::run() {
       if (unit_.health->wants_probe(now_ns)) probe();
     } else if (take(&id)) {
       verify_object(id);
+      continue;
+    } else if (take_packed()) {
+      verify_packed();
       continue;
     } else if (now_ns >= next_scrub_ns_) {
       scrub();

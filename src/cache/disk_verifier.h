@@ -1,8 +1,9 @@
-// DiskVerifier: the thread that reads back what was written to a disk and compares checksums: soon what has become whole, and
-// when there is nothing else everything, slowly (the scrubber). While the disk is not well, it is the one that probes it.
+// DiskVerifier: the thread that reads back what was written to a disk and compares checksums: soon what has become whole or
+// was packed, and when there is nothing else everything, slowly (the scrubber). While the disk is not well, it is the one that probes it.
 //   Owner     DiskUnit.   Thread  verify_soon: any, also cores; the rest is its own
 //   Lifetime  start() -> begin_stop() -> join_until(), before the keeper of the disk ends: it waits for its jobs
-//   Limits    queue_max objects wait; more are dropped, and verified by the scrubber or when they are next opened
+//   Limits    queue_max objects wait, and as many packed ones; more are dropped, and verified by the scrubber, or when they
+//             are next opened or read
 //   Marks     are made while the read still counts in DiskReads: what the keeper takes out, and what is written in its place,
 //             comes before or after, never between the read and the mark
 #pragma once
@@ -28,6 +29,14 @@ class DiskVerifier {
   void begin_stop() { thread_.begin_stop(); }
   DiskThread& thread() { return thread_; }
   void verify_soon(const ObjectId& id);
+  // An object of a segment, header and all. What is told in the order in which it lies there is read at once.
+  struct Packed {
+    ObjectId id;
+    uint32_t segment = 0;
+    uint32_t page = 0;
+    uint32_t pages = 0;
+  };
+  void verify_packed_soon(const Packed& packed);
 
  private:
   enum class Which : uint8_t { unverified, all };
@@ -37,6 +46,11 @@ class DiskVerifier {
 
   void run();
   bool take(ObjectId* id_out);
+  // disk_verifier_packed.cc
+  bool take_packed();  // false: none waits; else run_ has some
+  void verify_packed();
+  // Marks what matches. The blocks that do not.
+  uint64_t check_packed(const DiskFile& file, const Packed& packed, size_t in_buffer, size_t bytes_read);
   DiskFile* open(const ObjectId& id);  // with a reference; null: it is not there
   void verify_object(const ObjectId& id);
   // Bytes read. False: the rest is not worth trying.
@@ -50,6 +64,7 @@ class DiskVerifier {
   int try_probe();
 
   static constexpr size_t buffer_bytes = limits::MiB;
+  static constexpr unsigned run_max = 64;  // packed objects of one read
 
   DiskUnit& unit_;
   DiskShared& shared_;
@@ -62,6 +77,12 @@ class DiskVerifier {
   std::unique_ptr<ObjectId[]> queue_;  // a ring
   unsigned queue_first_ = 0;
   unsigned queue_count_ = 0;
+  std::unique_ptr<Packed[]> packed_;  // a ring
+  unsigned packed_first_ = 0;
+  unsigned packed_count_ = 0;
+
+  Packed run_[run_max];
+  unsigned run_count_ = 0;
 
   uint64_t next_scrub_ns_ = 0;
   DiskCursor cursor_;

@@ -24,6 +24,7 @@ class PosixOrigin final : public Origin {
   struct Root {
     int fd = -1;  // O_PATH; ours to close
     uint64_t dev = 0;
+    bool is_local = false;  // on a filesystem that answers statx of a descriptor from memory
     std::string canonical_source;
   };
   PosixOrigin(Root root, const PosixOriginOptions& options);
@@ -49,9 +50,13 @@ class PosixOrigin final : public Origin {
   void begin_blocking(OriginCall& call, void (*run)(BlockingCall& call));
   InfoOptions info_options() const { return {.root_dev = root_.dev, .young_ns = young_ns_}; }
 
+  // False: it has to be asked through the ring.
+  static bool stat_now(const OriginCall& call, int fd, struct statx* out);
+
   static void lookup(LookupCall& call);
   static void on_lookup_opened(Op& op, int32_t result, uint32_t flags);
   static void on_lookup_stat(Op& op, int32_t result, uint32_t flags);
+  static void finish_lookup(LookupCall& call, int32_t result);
 
   // For an OpenCall, and for a ReadCall that comes without a descriptor.
   template <class Call>
@@ -62,6 +67,8 @@ class PosixOrigin final : public Origin {
   static void stat_path(Call& call);
   template <class Call>
   static void on_open_type(Op& op, int32_t result, uint32_t flags);
+  template <class Call>
+  static void type_known(Call& call);
   template <class Call>
   static void open_for_reading(Call& call);
   template <class Call>

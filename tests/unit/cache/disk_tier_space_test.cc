@@ -387,6 +387,25 @@ TEST_CASE("packed objects are found, survive a restart with their marks, and lea
   CHECK(!std::filesystem::exists(rig.folder / "cache/" + disk_format::segment_path(1)));
 }
 
+TEST_CASE("packed objects are verified soon after they were written, and the damaged one leaves alone") {
+  TierRig rig;
+  rig.open();
+  Packed packed{.file = new_segment(rig)};
+  constexpr uint64_t sizes[] = {100, 200000, 70000, 3 * MiB + 5, 4096, 900000, 300000};
+  uint64_t number = 0;
+  for (const uint64_t bytes : sizes) pack(packed, ++number, bytes);
+  const uint32_t damaged_page = packed.items[2].page + 18;  // its last one
+  Buffer other(4096);
+  REQUIRE(pwrite(packed.file->fd, other.bytes().data(), 4096, off_t{damaged_page} * 4096) == 4096);
+  REQUIRE(tell(rig, packed));
+  rig.until([&] { return !rig.known(3); });
+  for (number = 1; number <= std::size(sizes); ++number) {
+    if (number != 3) rig.until([&] { return rig.view(number).whole_verified; });
+  }
+  CHECK(rig.tier->stats(0).corrupt_blocks == 1);
+  end(rig, packed);
+}
+
 TEST_CASE("small objects that the index has no room for are counted as shed") {
   TierRig rig;
   rig.options.memory_bytes = 1;
