@@ -102,8 +102,8 @@ void PrefetchNode::sweep(uint64_t now_ns) {
 }
 
 FilePrefetch::FilePrefetch(PrefetchNode& node_of_it, Handle& handle_of_it, bool whole, bool neighbour)
-    : node(node_of_it), handle(handle_of_it), whole_(whole), neighbour_(neighbour) {
-  watched_.file = this;
+    : node(node_of_it), handle(handle_of_it), passage(&Prefetcher::on_passed), whole_(whole), neighbour_(neighbour) {
+  passage.file = watched_.file = this;
 }
 
 FilePrefetch::~FilePrefetch() {

@@ -2,7 +2,8 @@
 //   PrefetchNode   what the files of a node share: budget, settings (which may change at any time), and which files have windows
 //   FilePrefetch   of one open file: its pattern, its windows, and what of these is wanted and has not begun
 //   Prefetcher     of one core and volume: makes loads of what is wanted (prefetch_loads.cc), those from disk as chains of
-//                  linked reads (prefetch_chains.cc). And of files that nobody has opened yet (prefetch_files.cc)
+//                  linked reads (prefetch_chains.cc). And of files that nobody has opened yet (prefetch_files.cc). What is
+//                  at the origin is brought by other cores than the reader's (prefetch_passing.cc)
 //   Owner     Node; a Handle, from its first miss on; a VolumeServer
 //   Thread    any; any, one at a time by a lock; the core's
 //   Limits    the budget: a quarter of the arena for what is fetched and not read yet; files_max files followed;
@@ -29,6 +30,7 @@
 #include "cache/pattern.h"
 #include "cache/window.h"
 #include "origin/origin.h"
+#include "ring/reactor.h"
 #include "ring/sqe.h"
 #include "ring/timer.h"
 #include "serve/foretell.h"
@@ -38,6 +40,7 @@ namespace blobcache::serve {
 class VolumeServer;
 struct Handle;
 struct FilePrefetch;
+class Prefetcher;
 struct Load;
 
 class PrefetchNode {
@@ -180,8 +183,19 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
     return true;
   }
 
+  // The core that has read from it last.
+  void note_reader(unsigned core) { reader_core_.store(static_cast<uint8_t>(core), relaxed); }
+  unsigned reader_core() const { return reader_core_.load(relaxed); }
+  // To the core whose list it goes to next.
+  struct Passage : Message {
+    using Message::Message;
+    FilePrefetch* file = nullptr;
+    Prefetcher* to = nullptr;
+  };
+
   PrefetchNode& node;
   Handle& handle;
+  Passage passage;
   AccessPattern pattern;
   uint64_t last_visit = ~uint64_t{0};  // of the core that has it in its list
 
@@ -211,6 +225,7 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   PrefetchUse count();
 
   std::array<std::atomic<uint32_t>, 64> visits_{};  // guesses, by any core
+  std::atomic<uint8_t> reader_core_{0};             // a guess
   std::atomic<uint32_t> pieces_{0};                 // in flight
   std::atomic<bool> streaming_{false};              // it has windows, or is about to
   PrefetchNode::Watched watched_;                   // under PrefetchNode's lock
@@ -284,6 +299,8 @@ class Prefetcher {
   void close();
   bool idle() const { return pieces_out_ == 0; }
 
+  static void on_passed(Op& op, int32_t result, uint32_t flags);
+
  private:
   // A piece within one frame position, on its way.
   struct Piece : ListNode {
@@ -300,7 +317,7 @@ class Prefetcher {
     uint64_t bytes = 0;
     bool at_origin = false;
   };
-  enum class Step : uint8_t { begun, full, no_room, nothing };
+  enum class Step : uint8_t { begun, full, no_room, nothing, passed };
   // A file that is wanted before it is opened, asked for at the origin.
   struct FileCall : OpenCall {
     Prefetcher* prefetcher = nullptr;
@@ -317,6 +334,8 @@ class Prefetcher {
   void begin_wanted();
   Step begin_next(FilePrefetch& file);
   Next next_of(const Handle& handle, const WindowRange& front) const;
+  Prefetcher& fetcher_of(const FilePrefetch& file, uint64_t offset);
+  void pass(FilePrefetch& file, Prefetcher& to);
   bool has_room(const Next& next) const;
   bool readers_keep_disks_busy() const;
   Step begin(FilePrefetch& file, const WindowRange& range, const Next& next);

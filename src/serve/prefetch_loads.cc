@@ -87,6 +87,7 @@ Prefetcher::Prefetcher(VolumeServer& server, PrefetchNode& node, const Limits& l
     pieces_[i].plan.piece = &pieces_[i];
     pieces_[i].plan.on_done = &Prefetcher::on_plan_done;
   }
+  server_.volume().prefetchers[server_.reactor().core()].store(this, std::memory_order_release);
 }
 
 Prefetcher::~Prefetcher() {
@@ -153,6 +154,7 @@ void Prefetcher::on_read(FilePrefetch& file, ReadRange range, std::span<const By
     return stop(file);  // it was when the file was first missed
   const uint64_t now_ns = server_.reactor().now_ns();
   PrefetchUse use;
+  file.note_reader(server_.reactor().core());
   if (file.learns()) learn(file);
   if (file.on_read(range_of(range), absent, now_ns, &use)) enlist(file);
   add(use);
@@ -205,6 +207,10 @@ void Prefetcher::begin_wanted() {
   while (full < file_count_) {
     FilePrefetch& file = *files_.pop_front();
     const Step step = begin_next(file);
+    if (step == Step::passed) {
+      --file_count_;
+      continue;
+    }
     if (step == Step::nothing) {
       --file_count_;
       if (file.member() && !file.has_pieces()) end_member(file, false);
@@ -226,6 +232,13 @@ Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
   WindowRange front;
   if (!file.front(&front, server_.reactor().now_ns())) return Step::nothing;
   const Next next = next_of(file.handle, front);
+  if (next.at_origin) {
+    Prefetcher& fetcher = fetcher_of(file, front.range.offset);
+    if (&fetcher != this) {
+      pass(file, fetcher);
+      return Step::passed;
+    }
+  }
   const bool useless = !next.at_origin && readers_keep_disks_busy();
   if (!useless && !has_room(next)) return Step::full;
   if (next.at_origin && server_.options_.writer != nullptr && server_.options_.writer->crowded()) {
@@ -450,6 +463,7 @@ void Prefetcher::on_retry(Timer& timer) { static_cast<Retry&>(timer).prefetcher-
 // Loads that are under way go on by themselves.
 void Prefetcher::close() {
   closed_ = true;
+  server_.volume().prefetchers[server_.reactor().core()].store(nullptr, std::memory_order_relaxed);
   if (retry_.armed()) server_.reactor().cancel(retry_);
   end_files();
   while (FilePrefetch* file = files_.pop_front()) server_.release_handle(file->handle);

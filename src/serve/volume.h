@@ -2,6 +2,7 @@
 //   Owner     Node.   Thread  built on the main thread; then shared by the cores, each member by its own rules
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -52,10 +53,11 @@ struct Volume {
   std::string identity;
   std::unique_ptr<Origin> origin;
   MemoryTier* memory = nullptr;
-  DiskTier* disk = nullptr;                     // null: no disks
-  PrefetchNode* prefetch = nullptr;             // null: none, in tests
-  std::unique_ptr<Foreteller> foreteller;       // as well
-  std::atomic<uint32_t> prefetch_at_origin{0};  // pieces, of all cores
+  DiskTier* disk = nullptr;                                               // null: no disks
+  PrefetchNode* prefetch = nullptr;                                       // null: none, in tests
+  std::unique_ptr<Foreteller> foreteller;                                 // as well
+  std::atomic<uint32_t> prefetch_at_origin{0};                            // pieces, of all cores
+  std::array<std::atomic<Prefetcher*>, limits::cores_max> prefetchers{};  // of each core; null: it begins nothing
 
   fuse::Session session;
   fuse::Entries entries;
