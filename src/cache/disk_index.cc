@@ -22,10 +22,12 @@ using disk_format::index_chunks_of;
 using Guard = std::lock_guard<Spinlock>;
 
 Result<void> DiskIndex::allocate(const DiskIndexOptions& options) {
-  BC_ASSERT(stripes_ == nullptr && options.disk_count >= 1 && options.disk_count <= disks_max);
-  static_assert(stripe_count == decltype(objects_)::parts);
+  BC_ASSERT(disks_ == nullptr && options.disk_count >= 1 && options.disk_count <= disks_max);
   if (!objects_.allocate(options.objects_max) || !chunks_.allocate(options.chunks_max)) return fail(Code::again);
-  stripes_ = std::make_unique<Stripe[]>(stripe_count);
+  for (unsigned i = 0; i < stripe_count; ++i) {
+    stripes_[i].objects = objects_.part(i);
+    stripes_[i].chunks = chunks_.part(i);
+  }
   disks_ = std::make_unique<Disk[]>(options.disk_count);
   disk_count_ = options.disk_count;
   segments_max_ = options.segments_max;
@@ -42,16 +44,13 @@ void DiskIndex::attach(unsigned disk, DiskLog* log) {
 }
 
 uint32_t DiskIndex::find_object(const ObjectId& id) const {
-  uint32_t slot = objects_.head(object_bucket(id));
-  while (slot != disk_slot_none && !(objects_[slot].id == id)) slot = objects_.next(slot);
-  return slot;
+  return objects_.find(stripes_[stripe_of(id)].objects, id.hash(),
+                       [&](const DiskObject& object) { return object.id == id; });
 }
 
 uint32_t DiskIndex::find_chunk(uint32_t owner, uint64_t position) const {
-  uint32_t slot = chunks_.head(chunk_bucket(owner, position));
-  while (slot != disk_slot_none && !(chunks_[slot].owner == owner && chunks_[slot].position == position))
-    slot = chunks_.next(slot);
-  return slot;
+  return chunks_.find(stripes_[stripe_of(objects_[owner].id)].chunks, DiskChunk::hash_of(owner, position),
+                      [&](const DiskChunk& chunk) { return chunk.owner == owner && chunk.position == position; });
 }
 
 DiskIndex::Blocks DiskIndex::blocks_of(uint32_t slot, uint64_t position) const {
@@ -79,14 +78,14 @@ Result<void> DiskIndex::set_blocks(uint32_t slot, uint64_t position, Blocks bloc
                         .owner = slot,
                         .position = static_cast<uint32_t>(position) & 0xffffff,
                         .frequency = 0};
-      chunks_.link(chunk_bucket(slot, position), chunk);
+      chunks_.link(stripe_with(slot).chunks, chunk);
       object.add_chunks(1);
     }
     if (chunk != disk_slot_none) {
       chunks_[chunk].valid = blocks.valid;
       chunks_[chunk].verified = blocks.verified;
       if (blocks.valid == 0) {
-        chunks_.unlink(chunk_bucket(slot, position), chunk);
+        chunks_.unlink(stripe_with(slot).chunks, chunk);
         chunks_.release(chunk);
         object.add_chunks(-1);
       }
@@ -120,6 +119,7 @@ void DiskIndex::settle_packed(uint32_t slot) {
 }
 
 bool DiskIndex::find(const ObjectId& id, uint64_t position, DiskView* view_out) {
+  objects_.prefetch(stripe_of(id), id.hash());
   const Guard guard(stripes_[stripe_of(id)].lock);
   const uint32_t slot = find_object(id);
   if (slot == disk_slot_none) return false;
@@ -182,7 +182,7 @@ Result<void> DiskIndex::add_locked(const NewObject& object, uint64_t place, uint
   objects_[slot].disk = object.place.disk & (disks_max - 1);
   objects_[slot].packed = object.place.packed;
   objects_[slot].place = place;
-  objects_.link(object_bucket(object.id), slot);
+  objects_.link(stripe_with(slot).objects, slot);
   *slot_out = slot;
   return {};
 }
@@ -334,7 +334,7 @@ void DiskIndex::mark_pinned(uint32_t slot, bool pinned) {
 
 void DiskIndex::unlink_object(uint32_t slot) {
   DiskObject& object = objects_[slot];
-  objects_.unlink(object_bucket(object.id), slot);
+  objects_.unlink(stripe_with(slot).objects, slot);
   if (!object.packed) return;
   Disk& disk = disks_[object.disk];
   const Guard guard(disk.lock);
@@ -359,7 +359,7 @@ Result<void> DiskIndex::remove(const ObjectId& id) {
   // Nobody else finds the slot now. Its chunks still name it, so it is released after them.
   const auto still_it = [&] { return objects_[slot].chunks > 0; };
   each_chunk(stripe, slot, index_chunks_of(objects_[slot].size), still_it, [&](uint32_t chunk) {
-    chunks_.unlink(chunk_bucket(slot, chunks_[chunk].position), chunk);
+    chunks_.unlink(stripes_[stripe].chunks, chunk);
     chunks_.release(chunk);
     objects_[slot].add_chunks(-1);
   });
@@ -369,7 +369,7 @@ Result<void> DiskIndex::remove(const ObjectId& id) {
 }
 
 size_t DiskIndex::memory_bytes() const {
-  size_t bytes = objects_.memory_bytes() + chunks_.memory_bytes() + stripe_count * sizeof(Stripe);
+  size_t bytes = objects_.memory_bytes() + chunks_.memory_bytes() + sizeof stripes_;
   for (unsigned i = 0; i < disk_count_; ++i) bytes += disks_[i].segment_count * sizeof(Segment) + sizeof(Disk);
   return bytes;
 }

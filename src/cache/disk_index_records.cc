@@ -139,21 +139,20 @@ bool DiskIndex::apply_segment(unsigned disk, const Record& record) {
 
 void DiskIndex::distrust(unsigned disk) {
   for (unsigned stripe = 0; stripe < stripe_count; ++stripe) {
-    for (uint32_t i = 0; i < objects_.buckets_per_part(); ++i) {
-      uint32_t slot = objects_.head(objects_.first_bucket(stripe) + i);
-      for (; slot != disk_slot_none; slot = objects_.next(slot)) {
-        if (objects_[slot].disk != disk) continue;
+    const Stripe& parts = stripes_[stripe];
+    for (uint32_t i = 0; i < parts.objects.shape.buckets; ++i) {
+      objects_.each(parts.objects, i, [&](uint32_t slot) {
+        if (objects_[slot].disk != disk) return;
         BC_ASSERT(set_blocks(slot, 0, {.valid = objects_[slot].valid, .verified = 0}));
         if (!objects_[slot].packed) objects_[slot].place = 0;
-      }
+      });
     }
-    for (uint32_t i = 0; i < chunks_.buckets_per_part(); ++i) {
-      uint32_t chunk = chunks_.head(chunks_.first_bucket(stripe) + i);
-      for (; chunk != disk_slot_none; chunk = chunks_.next(chunk)) {
+    for (uint32_t i = 0; i < parts.chunks.shape.buckets; ++i) {
+      chunks_.each(parts.chunks, i, [&](uint32_t chunk) {
         const DiskChunk& blocks = chunks_[chunk];
-        if (objects_[blocks.owner].disk != disk) continue;
+        if (objects_[blocks.owner].disk != disk) return;
         BC_ASSERT(set_blocks(blocks.owner, blocks.position, {.valid = blocks.valid, .verified = 0}));
-      }
+      });
     }
   }
 }
@@ -176,40 +175,39 @@ void DiskIndex::copy_segments(unsigned disk, std::vector<Record>* out) const {
 // Objects first, then chunks: a chunk record without its object is ignored. Room is made before the lock is taken, since
 // making it is a system call; a part that does not fit is done again.
 void DiskIndex::copy_stripe(unsigned disk, unsigned stripe, std::vector<Record>* out) {
-  constexpr uint32_t buckets_per_lock = 64;
   size_t room = 1024;
-  const auto copy_part = [&](auto& table, uint32_t first, auto&& record_of) {
+  // False: that was the last part. The table may grow from call to call.
+  const auto copy_part = [&](auto& table, auto& part, uint32_t first, auto&& record_of) {
     while (true) {
       out->reserve(std::max(out->size() + room, out->size() + out->size() / 2));
       const size_t before = out->size();
       const Guard guard(stripes_[stripe].lock);
       bool fits = true;
-      const uint32_t end = std::min(first + buckets_per_lock, table.buckets_per_part());
+      const uint32_t end = std::min(first + buckets_per_lock, part.shape.buckets);
       for (uint32_t i = first; i < end && fits; ++i) {
-        uint32_t slot = table.head(table.first_bucket(stripe) + i);
-        for (; slot != disk_slot_none && fits; slot = table.next(slot)) {
-          fits = out->size() < out->capacity();
+        table.each(part, i, [&](uint32_t slot) {
+          fits = fits && out->size() < out->capacity();
           if (fits) record_of(slot);
-        }
+        });
       }
-      if (fits) return;
+      if (fits) return end < part.shape.buckets;
       out->resize(before);
       room *= 2;
     }
   };
-  for (uint32_t first = 0; first < objects_.buckets_per_part(); first += buckets_per_lock) {
-    copy_part(objects_, first, [&](uint32_t slot) {
-      if (objects_[slot].disk == disk) out->push_back(record_of_object(slot));
-    });
-  }
-  for (uint32_t first = 0; first < chunks_.buckets_per_part(); first += buckets_per_lock) {
-    copy_part(chunks_, first, [&](uint32_t chunk) {
-      const DiskChunk& blocks = chunks_[chunk];
-      // The owner may be on its way out: found no more, not released yet.
-      if (objects_[blocks.owner].disk != disk || find_object(objects_[blocks.owner].id) != blocks.owner) return;
-      out->push_back(record_of_chunk(blocks.owner, blocks.position, {blocks.valid, blocks.verified}));
-    });
-  }
+  const auto copy_table = [&](auto& table, auto& part, auto&& record_of) {
+    uint32_t first = 0;
+    while (copy_part(table, part, first, record_of)) first += buckets_per_lock;
+  };
+  copy_table(objects_, stripes_[stripe].objects, [&](uint32_t slot) {
+    if (objects_[slot].disk == disk) out->push_back(record_of_object(slot));
+  });
+  copy_table(chunks_, stripes_[stripe].chunks, [&](uint32_t chunk) {
+    const DiskChunk& blocks = chunks_[chunk];
+    // The owner may be on its way out: found no more, not released yet.
+    if (objects_[blocks.owner].disk != disk || find_object(objects_[blocks.owner].id) != blocks.owner) return;
+    out->push_back(record_of_chunk(blocks.owner, blocks.position, {blocks.valid, blocks.verified}));
+  });
 }
 
 bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<DiskEntry>* out) {
@@ -217,14 +215,16 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
   out->clear();
   out->reserve(entries_max);  // nothing is allocated under the lock
   while (cursor->stripe < stripe_count && out->empty()) {
-    const auto copy = [&](auto& table, auto&& entry_of) {
-      const Guard guard(stripes_[cursor->stripe].lock);
-      const uint32_t end = std::min(cursor->bucket + 64, table.buckets_per_part());
-      for (; cursor->bucket < end && out->size() < entries_max / 2; ++cursor->bucket) {
-        uint32_t slot = table.head(table.first_bucket(cursor->stripe) + cursor->bucket);
-        for (; slot != disk_slot_none && out->size() < entries_max; slot = table.next(slot)) entry_of(slot);
+    Stripe& stripe = stripes_[cursor->stripe];
+    const auto copy = [&](auto& table, auto& part, auto&& entry_of) {
+      const Guard guard(stripe.lock);
+      const uint32_t end = std::min(cursor->bucket + buckets_per_lock, part.shape.buckets);
+      for (; cursor->bucket < end; ++cursor->bucket) {
+        table.each(part, cursor->bucket, [&](uint32_t slot) {
+          if (out->size() < entries_max) entry_of(slot);
+        });
       }
-      return cursor->bucket == table.buckets_per_part();
+      return cursor->bucket >= part.shape.buckets;
     };
     const auto push = [&](const DiskObject& object, uint64_t position, uint64_t valid, uint32_t entry,
                           uint32_t frequency) {
@@ -242,11 +242,11 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
     };
     bool ended = false;
     if (!cursor->in_chunks) {
-      ended = copy(objects_, [&](uint32_t slot) {
+      ended = copy(objects_, stripe.objects, [&](uint32_t slot) {
         push(objects_[slot], 0, objects_[slot].valid, slot, static_cast<uint32_t>(objects_[slot].frequency));
       });
     } else {
-      ended = copy(chunks_, [&](uint32_t chunk) {
+      ended = copy(chunks_, stripe.chunks, [&](uint32_t chunk) {
         const uint32_t owner = chunks_[chunk].owner;
         if (find_object(objects_[owner].id) != owner) return;  // on its way out
         push(objects_[owner], chunks_[chunk].position, chunks_[chunk].valid, objects_max_ + chunk,
