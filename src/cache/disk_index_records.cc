@@ -211,20 +211,32 @@ void DiskIndex::copy_stripe(unsigned disk, unsigned stripe, std::vector<Record>*
 }
 
 bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<DiskEntry>* out) {
-  constexpr size_t entries_max = 512;
+  constexpr size_t enough = 256;
+  size_t room = 2 * enough;
   out->clear();
-  out->reserve(entries_max);  // nothing is allocated under the lock
   while (cursor->stripe < stripe_count && out->empty()) {
     Stripe& stripe = stripes_[cursor->stripe];
+    // True: that was all of the part. Between two buckets it may stop; one that does not fit is done again with more room,
+    // which is made before the lock is taken.
     const auto copy = [&](auto& table, auto& part, auto&& entry_of) {
-      const Guard guard(stripe.lock);
-      const uint32_t end = std::min(cursor->bucket + buckets_per_lock, part.shape.buckets);
-      for (; cursor->bucket < end; ++cursor->bucket) {
-        table.each(part, cursor->bucket, [&](uint32_t slot) {
-          if (out->size() < entries_max) entry_of(slot);
-        });
+      while (true) {
+        out->reserve(room);
+        const Guard guard(stripe.lock);
+        const uint32_t end = std::min(cursor->bucket + buckets_per_lock, part.shape.buckets);
+        bool fits = true;
+        for (; cursor->bucket < end && out->size() < enough; ++cursor->bucket) {
+          const size_t before = out->size();
+          table.each(part, cursor->bucket, [&](uint32_t slot) {
+            fits = fits && out->size() < out->capacity();
+            if (fits) entry_of(slot);
+          });
+          if (fits) continue;
+          out->resize(before);
+          break;
+        }
+        if (fits || !out->empty()) return cursor->bucket >= part.shape.buckets;
+        room *= 2;
       }
-      return cursor->bucket >= part.shape.buckets;
     };
     const auto push = [&](const DiskObject& object, uint64_t position, uint64_t valid, uint32_t entry,
                           uint32_t frequency) {

@@ -91,6 +91,7 @@ class alignas(64) DiskTable {
   // False: no memory.
   bool allocate(uint32_t items_max) {
     static_assert(items_per_bucket < words_max && std::is_trivially_copyable_v<T>);
+    BC_ASSERT(items_max < 1u << 31);  // a bit for the tag
     items_max_ = items_max;
     name_bits_ = static_cast<uint32_t>(std::bit_width(items_max));  // names are stored with 1 added
     const uint32_t buckets = items_max / (items_per_bucket * parts) + 1;
@@ -100,7 +101,8 @@ class alignas(64) DiskTable {
     buckets_max_ = first_buckets_ << levels;
     if (!items_memory_.reserve((size_t{items_max} + 1) * sizeof(T))) return false;
     if (!buckets_memory_.reserve(size_t{buckets_max_} * parts * sizeof(Bucket))) return false;
-    // n words without gaps need (n - 1) / words_max further buckets at most; two words of one item are there in a split.
+    // A part of n words in chains without gaps needs (n - 1) / words_max further buckets at most. In a split one item of it
+    // has two words, but then they lie in two chains, and that pays for the second one.
     if (!further_memory_.reserve((size_t{items_max} / words_max + 2) * sizeof(Bucket))) return false;
     items_ = reinterpret_cast<T*>(items_memory_.data());
     buckets_ = reinterpret_cast<Bucket*>(buckets_memory_.data());
@@ -154,9 +156,14 @@ class alignas(64) DiskTable {
   // Calls f(slot) for all of a bucket; f may unlink that slot.
   template <class F>
   void each(const Part& part, uint32_t bucket, F&& f) const {
-    for (uint32_t i = 0, slot; (slot = slot_at(first(part, bucket), i)) != disk_slot_none;) {
-      f(slot);
-      if (slot_at(first(part, bucket), i) == slot) ++i;  // else the last one has taken its place
+    const uint32_t* link = nullptr;  // to the line
+    for (Bucket* line = &first(part, bucket); line != nullptr; link = &line->behind, line = behind(*line)) {
+      for (uint32_t i = 0; i < words_max && line->words[i] != 0;) {
+        const uint32_t word = line->words[i];
+        f(name_in(word));
+        if (link != nullptr && *link == 0) return;  // that was its last word, and it is somebody else's now
+        if (line->words[i] == word) ++i;            // else the last one has taken its place
+      }
     }
   }
 
@@ -213,11 +220,6 @@ class alignas(64) DiskTable {
     __builtin_prefetch(begin);
     __builtin_prefetch(begin + sizeof(T) - 1);
   }
-  uint32_t slot_at(const Bucket& head, uint32_t index) const {
-    const Bucket* bucket = &head;
-    for (; index >= words_max && bucket != nullptr; index -= words_max) bucket = behind(*bucket);
-    return bucket == nullptr ? disk_slot_none : name_in(bucket->words[index]);
-  }
 
   void append(Bucket& head, uint32_t word) {
     Bucket* bucket = &head;
@@ -262,8 +264,7 @@ class alignas(64) DiskTable {
     const uint32_t from = to - round;
     if (++part.shape.buckets == round * 2) ++part.shape.level;
     Bucket& head = first(part, from);
-    for (uint32_t i = 0, slot; i < words_max && (slot = slot_at(head, i)) != disk_slot_none; ++i)
-      __builtin_prefetch(&items_[slot]);
+    for (uint32_t i = 0; i < words_max && head.words[i] != 0; ++i) __builtin_prefetch(&items_[name_in(head.words[i])]);
     each(part, from, [&](uint32_t slot) {
       const uint64_t hash = items_[slot].hash();
       if (bucket_of(part.shape, hash) == from) return;
@@ -272,7 +273,7 @@ class alignas(64) DiskTable {
     });
     shape_hint_.store(part.shape, std::memory_order_relaxed);
     const std::lock_guard guard(lock_);
-    ++buckets_used_;
+    buckets_used_ = std::max(buckets_used_, uint64_t{part.shape.buckets} * parts);  // those of all parts share a page
   }
 
   uint32_t acquire_further() {

@@ -28,9 +28,9 @@ namespace {
 constexpr uint64_t millisecond_ns = 1'000'000;
 constexpr uint32_t open_files_max = 512;
 constexpr uint32_t open_files_min = 32;  // a disk
-// With buckets and what eviction keeps.
+// With buckets, those of chunks unevenly filled, and what eviction keeps.
 constexpr uint64_t bytes_per_object = 56 + 7 + sizeof(EvictionEntry) + 4;
-constexpr uint64_t bytes_per_chunk = 24 + 7 + sizeof(EvictionEntry) + 4;
+constexpr uint64_t bytes_per_chunk = 24 + 10 + sizeof(EvictionEntry) + 4;
 constexpr uint32_t items_min = 4096;
 
 uint32_t items_for(uint64_t bytes, uint64_t bytes_per_item) {

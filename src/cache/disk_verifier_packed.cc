@@ -51,9 +51,10 @@ void DiskVerifier::verify_packed() {
   if (file == nullptr) return;
   const unsigned phase = shared_.reads->enter(DiskReads::verifier_line, unit_.number);
   thread_.begin_work();
-  const ssize_t got =
-      pread(file->fd, buffer_.get(), bytes, static_cast<off_t>(uint64_t{first.page} * limits::page_bytes));
-  const int os_errno = got < 0 ? errno : 0;
+  ssize_t got = 0;
+  do {
+    got = pread(file->fd, buffer_.get(), bytes, static_cast<off_t>(uint64_t{first.page} * limits::page_bytes));
+  } while (got < 0 && errno == EINTR);
   thread_.end_work();
   std::array<uint64_t, run_max> bad{};
   for (unsigned i = 0; got > 0 && i < run_count_; ++i) {
@@ -62,8 +63,8 @@ void DiskVerifier::verify_packed() {
   }
   const uint64_t drops_seen = unit_.keeper->drops_done();
   shared_.reads->leave(DiskReads::verifier_line, unit_.number, phase);
-  // Whoever reads them finds out what the error was about.
-  if (os_errno != 0 && os_errno != EINTR) unit_.on_read_error(os_errno);
+  // One page that cannot be read says nothing about the others.
+  for (unsigned i = 0; got < 0 && i < run_count_; ++i) verify_object(run_[i].id);
   for (unsigned i = 0; i < run_count_; ++i) {
     if (bad[i] == 0) continue;
     BC_LOG(warn, "{}: object {} in segment {} is not what was written: dropped", unit_.directory.path(),
@@ -76,9 +77,12 @@ void DiskVerifier::verify_packed() {
 // While the read counts in DiskReads. Nothing is wrong with an object that has left, or lies elsewhere by now.
 uint64_t DiskVerifier::check_packed(const DiskFile& file, const Packed& packed, size_t in_buffer, size_t bytes_read) {
   DiskView view;
-  const bool same = index_.find(packed.id, 0, &view) && !file.gone.load(std::memory_order_seq_cst) &&
-                    leads_to(view, packed.id, file) && view.place.page == packed.page;
-  if (!same || view.valid != disk_format::blocks_mask(view.size, 0) || in_buffer >= bytes_read) return 0;
+  const auto is_there = [&] {
+    return index_.find(packed.id, 0, &view) && !file.gone.load(std::memory_order_seq_cst) &&
+           leads_to(view, packed.id, file) && view.place.page == packed.page;
+  };
+  if (!is_there() || view.valid != disk_format::blocks_mask(view.size, 0) || in_buffer >= bytes_read) return 0;
+  if (view.verified == view.valid) return 0;
   const size_t data_at = in_buffer + limits::page_bytes;
   const size_t data_end = std::min(in_buffer + packed.pages * limits::page_bytes, bytes_read);
   const BlockCheckResult result = check_blocks({.id = packed.id,
@@ -89,6 +93,7 @@ uint64_t DiskVerifier::check_packed(const DiskFile& file, const Packed& packed, 
                                                 .blocks = view.valid,
                                                 .bytes = buffer_.get() + data_at,
                                                 .bytes_read = data_end > data_at ? data_end - data_at : 0});
+  if (!is_there()) return 0;  // it may lie in another segment meanwhile
   const uint64_t good = result.matching & ~view.verified;
   if (good != 0) std::ignore = index_.mark_verified(packed.id, 0, good);
   return view.valid & ~result.matching;

@@ -50,6 +50,7 @@ struct OriginCall {
   // For the origin's own use while the call is in flight.
   Origin* origin = nullptr;
   uint32_t retries = 0;
+  bool local = false;  // of PosixOrigin: on the mount of its root, where attributes are answered from memory
   struct Step : Op {
     OriginCall* call = nullptr;
   };

@@ -23,9 +23,9 @@
 // volumes bounds the reads in flight per origin below that number.
 //
 // A STATX of a descriptor on a local filesystem (ext4, xfs, btrfs, tmpfs) is a system call instead: what a descriptor holds
-// is in memory, their getattr takes no lock that is held over I/O, and the worker cost ten times as much as the answer. The
-// device number that it tells shows whether the file is on the root's filesystem; below another mount it is asked again
-// through the ring. AT_STATX_DONT_SYNC keeps the first question from going to a file server there.
+// is in memory, their getattr takes no lock that is held over I/O, and the worker cost ten times as much as the answer. What
+// is mounted below the root may be anything, a server that hangs too: so names are first resolved without crossing a mount
+// point, and where that is refused (EXDEV) the call asks by the ring as before.
 //
 // Closing: the last close of a file that was deleted meanwhile frees its blocks, and on NFSv4 it waits for the server.
 // close(2) would do either on the core. CLOSE with IOSQE_ASYNC does it on a worker. Its Op must outlive any call and any
@@ -53,6 +53,8 @@ namespace blobcache {
 namespace {
 
 constexpr open_how how_path{.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .mode = 0, .resolve = posix_resolve};
+constexpr open_how how_local_path{
+    .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .mode = 0, .resolve = posix_resolve | RESOLVE_NO_XDEV};
 constexpr open_how how_file{.flags = O_RDONLY | O_CLOEXEC, .mode = 0, .resolve = 0};
 constexpr open_how how_directory{.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC, .mode = 0, .resolve = 0};
 
@@ -167,6 +169,7 @@ bool PosixOrigin::begin_call(Reactor& home, OriginCall& call, std::string_view k
   call.failed = false;
   call.error = {};
   call.retries = 0;
+  call.local = root_.is_local;
   if (stopping_.load(std::memory_order_relaxed)) {
     call.finish_failed({Code::stopping});
     return false;
@@ -179,9 +182,12 @@ bool PosixOrigin::begin_call(Reactor& home, OriginCall& call, std::string_view k
 }
 
 bool PosixOrigin::stat_now(const OriginCall& call, int fd, struct statx* out) {
-  const auto& self = static_cast<const PosixOrigin&>(*call.origin);
-  return self.root_.is_local && ::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, posix_statx_mask, out) == 0 &&
-         device_of(*out) == self.root_.dev;
+  return call.local && ::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, posix_statx_mask, out) == 0;
+}
+
+// True: it is to be resolved again, across mount points.
+bool PosixOrigin::left_mount(OriginCall& call, int32_t result) {
+  return result == -EXDEV && std::exchange(call.local, false);
 }
 
 // Lookup.
@@ -193,12 +199,12 @@ void PosixOrigin::begin_lookup(Reactor& home, LookupCall& call) {
 void PosixOrigin::lookup(LookupCall& call) {
   const auto& self = static_cast<PosixOrigin&>(*call.origin);
   Sqe& sqe = prepare_step(call, 0, &on_lookup_opened);
-  prep_openat2(sqe, self.root_.fd, posix_path(call.key), &how_path);
+  prep_openat2(sqe, self.root_.fd, posix_path(call.key), call.local ? &how_local_path : &how_path);
 }
 
 void PosixOrigin::on_lookup_opened(Op& op, int32_t result, uint32_t) {
   auto& call = call_of<LookupCall>(op);
-  if (may_retry(call, result)) return lookup(call);
+  if (may_retry(call, result) || left_mount(call, result)) return lookup(call);
   if (result < 0) return call.finish_failed(error_from_result(result));
   call.fd = result;
   if (stat_now(call, call.fd, &call.statx_buffer)) return finish_lookup(call, 0);
@@ -234,13 +240,13 @@ template <class Call>
 void PosixOrigin::open_path(Call& call) {
   const auto& self = static_cast<PosixOrigin&>(*call.origin);
   Sqe& sqe = prepare_step(call, 0, &on_open_path<Call>);
-  prep_openat2(sqe, self.root_.fd, posix_path(call.key), &how_path);
+  prep_openat2(sqe, self.root_.fd, posix_path(call.key), call.local ? &how_local_path : &how_path);
 }
 
 template <class Call>
 void PosixOrigin::on_open_path(Op& op, int32_t result, uint32_t) {
   auto& call = call_of<Call>(op);
-  if (may_retry(call, result)) return open_path(call);
+  if (may_retry(call, result) || left_mount(call, result)) return open_path(call);
   if (result < 0) return open_failed(call, error_from_result(result));
   call.path_fd = result;
   stat_path(call);
@@ -364,6 +370,7 @@ void PosixOrigin::begin_bytes(ReadCall& call) {
   call.young = is_young(call.version, {.young_ns = young_ns_, .now = realtime_now()});
   call.path_fd = -1;
   if (call.fd >= 0) {
+    call.local = root_.is_local && device_of(call.version) == root_.dev;
     read(call);
   } else {
     open_path(call);
@@ -383,7 +390,7 @@ void PosixOrigin::read(ReadCall& call) {
   // What the page cache has is copied at submission otherwise: 4 MiB for nobody, while readers wait for their core.
   if (call.background) sqe.flags |= IOSQE_ASYNC;
   call.statx_result = not_asked;
-  if (static_cast<const PosixOrigin&>(*call.origin).root_.is_local) return;
+  if (call.local) return;
   link_next(sqe);
   stat_after_read(call);
 }

@@ -103,6 +103,11 @@ Result<void> check_posix_key(std::string_view key) {
 
 uint64_t device_of(const struct statx& stat) { return makedev(stat.stx_dev_major, stat.stx_dev_minor); }
 
+uint64_t device_of(const FileVersion& version) {
+  VersionFields fields;
+  return unpack(version, &fields) ? fields.dev : 0;
+}
+
 uint64_t shown_ino(uint64_t dev, uint64_t ino, uint64_t root_dev) {
   if (dev == root_dev) return ino;
   // The finalizer of splitmix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.

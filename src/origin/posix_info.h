@@ -19,6 +19,7 @@ inline constexpr unsigned posix_statx_mask = STATX_BASIC_STATS | STATX_BTIME;
 Result<void> check_posix_key(std::string_view key);
 
 uint64_t device_of(const struct statx& stat);
+uint64_t device_of(const FileVersion& version);  // 0: it was not made by posix_version
 
 // The file's own number on the root's filesystem, so that tools that compare a mount with its source agree. Filesystems
 // mounted below the root reuse numbers: there it is a mix of dev and ino with the highest bit set, which real numbers

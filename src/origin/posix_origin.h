@@ -52,6 +52,7 @@ class PosixOrigin final : public Origin {
 
   // False: it has to be asked through the ring.
   static bool stat_now(const OriginCall& call, int fd, struct statx* out);
+  static bool left_mount(OriginCall& call, int32_t result);
 
   static void lookup(LookupCall& call);
   static void on_lookup_opened(Op& op, int32_t result, uint32_t flags);

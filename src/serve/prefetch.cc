@@ -32,6 +32,15 @@ PrefetchBudget::Options budget_of(const PrefetchNode::Options& options) {
 
 uint64_t windows_of(const PrefetchConfig& config) { return uint64_t{config.min_window} << 32 | config.max_window; }
 
+// Another core is inside for the time of a list operation, or for that of a plan.
+bool try_enter(std::unique_lock<Spinlock>& lock) {
+  constexpr unsigned tries = 64;
+  for (unsigned i = 0; i < tries; ++i) {
+    if (lock.try_lock()) return true;
+  }
+  return false;
+}
+
 bool same(const WindowRange& a, const WindowRange& b) { return a.stream == b.stream && a.generation == b.generation; }
 
 }  // namespace
@@ -133,7 +142,7 @@ bool FilePrefetch::on_read(const ByteRange& read, std::span<const ByteRange> abs
   std::unique_lock held(lock_, std::defer_lock);
   if (now.changed || now.ended != 0) {
     held.lock();
-  } else if (!held.try_lock()) {
+  } else if (!try_enter(held)) {
     return false;
   }
   PrefetchWindows& windows = this->windows();

@@ -197,7 +197,10 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   Handle& handle;
   Passage passage;
   AccessPattern pattern;
-  uint64_t last_visit = ~uint64_t{0};  // of the core that has it in its list
+  // Of the core that has it in its list.
+  uint64_t last_visit = ~uint64_t{0};
+  static constexpr uint64_t no_turn = ~uint64_t{0};
+  uint64_t turn = no_turn;  // for which it was decided which core that is
 
  private:
   friend class PrefetchNode;
@@ -334,8 +337,10 @@ class Prefetcher {
   void begin_wanted();
   Step begin_next(FilePrefetch& file);
   Next next_of(const Handle& handle, const WindowRange& front) const;
-  Prefetcher& fetcher_of(const FilePrefetch& file, uint64_t offset);
+  // prefetch_passing.cc
+  Prefetcher& fetcher_of(FilePrefetch& file, const WindowRange& front, bool at_origin);
   void pass(FilePrefetch& file, Prefetcher& to);
+  void leave_others();  // none passes anything to this one any more
   bool has_room(const Next& next) const;
   bool readers_keep_disks_busy() const;
   Step begin(FilePrefetch& file, const WindowRange& range, const Next& next);

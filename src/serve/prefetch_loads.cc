@@ -91,6 +91,7 @@ Prefetcher::Prefetcher(VolumeServer& server, PrefetchNode& node, const Limits& l
 }
 
 Prefetcher::~Prefetcher() {
+  leave_others();
   while (files_.pop_front() != nullptr) continue;
   BC_ASSERT(in_flight_.empty());
 }
@@ -165,6 +166,7 @@ void Prefetcher::on_read(FilePrefetch& file, ReadRange range, std::span<const By
 }
 
 void Prefetcher::enlist(FilePrefetch& file) {
+  file.turn = FilePrefetch::no_turn;
   server_.volume().handles.reference(file.handle);
   files_.push_back(file);
   ++file_count_;
@@ -232,15 +234,17 @@ Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
   WindowRange front;
   if (!file.front(&front, server_.reactor().now_ns())) return Step::nothing;
   const Next next = next_of(file.handle, front);
-  if (next.at_origin) {
-    Prefetcher& fetcher = fetcher_of(file, front.range.offset);
-    if (&fetcher != this) {
-      pass(file, fetcher);
-      return Step::passed;
-    }
+  if (Prefetcher& fetcher = fetcher_of(file, front, next.at_origin); &fetcher != this) {
+    pass(file, fetcher);
+    return Step::passed;
   }
   const bool useless = !next.at_origin && readers_keep_disks_busy();
-  if (!useless && !has_room(next)) return Step::full;
+  if (!useless && !has_room(next)) {
+    // When it is other cores that have the connections, nothing here ends when they do.
+    if (next.at_origin && at_origin_ < server_.volume().prefetch_at_origin.load(std::memory_order_relaxed))
+      retry_soon();
+    return Step::full;
+  }
   if (next.at_origin && server_.options_.writer != nullptr && server_.options_.writer->crowded()) {
     retry_soon();
     return Step::full;
@@ -463,7 +467,7 @@ void Prefetcher::on_retry(Timer& timer) { static_cast<Retry&>(timer).prefetcher-
 // Loads that are under way go on by themselves.
 void Prefetcher::close() {
   closed_ = true;
-  server_.volume().prefetchers[server_.reactor().core()].store(nullptr, std::memory_order_relaxed);
+  leave_others();
   if (retry_.armed()) server_.reactor().cancel(retry_);
   end_files();
   while (FilePrefetch* file = files_.pop_front()) server_.release_handle(file->handle);

@@ -2,7 +2,7 @@
 // has at the origin is therefore brought by the others, where the copies out of the network and TLS are paid for:
 //
 //   on_read, on the reader's core --in files_--> begin_next --at the origin: pass--> files_ of another core --> pieces
-//                                                    '--on disk--> its own chains
+//                                                    '--on disk--> its own chains (and back to here, when it has gone)
 //
 // A file is in one list at a time and goes on from core to core with its place in it, 16 MiB at each, so that a reader who is
 // alone has all of them. The frames are everybody's, and who waits for one is told on his own core. With one core nothing
@@ -18,14 +18,22 @@ constexpr uint64_t passed_bytes_min = limits::chunk_frame_bytes;
 
 }  // namespace
 
-// offset: of what is to be begun.
-Prefetcher& Prefetcher::fetcher_of(const FilePrefetch& file, uint64_t offset) {
+// Decided once for a turn: a reader's threads may be on all cores.
+Prefetcher& Prefetcher::fetcher_of(FilePrefetch& file, const WindowRange& front, bool at_origin) {
   const unsigned cores = server_.options_.cores;
   if (cores < 2 || file.handle.object_bytes < passed_bytes_min || file.member()) return *this;
-  const unsigned other = static_cast<unsigned>(offset / turn_bytes % (cores - 1));
-  const unsigned core = (file.reader_core() + 1 + other) % cores;
+  const uint64_t place = (front.descending ? front.range.end() - 1 : front.range.offset) / turn_bytes;
+  const uint64_t turn = place * 2 + at_origin;
+  if (file.turn == turn) return *this;
+  file.turn = turn;
+  unsigned core = file.reader_core();
+  if (at_origin) core = (core + 1 + static_cast<unsigned>(place % (cores - 1))) % cores;
   Prefetcher* fetcher = server_.volume().prefetchers[core].load(std::memory_order_acquire);
   return fetcher == nullptr ? *this : *fetcher;
+}
+
+void Prefetcher::leave_others() {
+  server_.volume().prefetchers[server_.reactor().core()].store(nullptr, std::memory_order_relaxed);
 }
 
 // With the list's reference to its handle.

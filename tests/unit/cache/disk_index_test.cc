@@ -2,6 +2,7 @@
 #include <atomic>
 #include <chrono>
 #include <random>
+#include <set>
 #include <thread>
 
 #include <fmt/format.h>
@@ -328,6 +329,29 @@ TEST_CASE("a full index says so, and is whole again after removals") {
   CHECK(index.add({.id = id_of(10), .size = 1, .place = {.packed = true, .segment = 3}}).error().code == Code::invalid);
   CHECK(index.add_valid(id_of(9), 0, 2).error().code == Code::invalid);
   CHECK(index.add_valid(id_of(9), 1, 1).error().code == Code::invalid);
+}
+
+TEST_CASE("a walk meets all chunks of an object that has most of the table, and may remove them") {
+  DiskIndex index;
+  REQUIRE(index.allocate({.objects_max = 100, .chunks_max = 4096}));
+  constexpr uint64_t chunks = 3000;
+  REQUIRE(index.add({.id = id_of(1), .size = chunks * disk_format::index_chunk_bytes}));
+  for (uint64_t position = 0; position < chunks; ++position) REQUIRE(index.add_valid(id_of(1), position, 1));
+  std::set<uint64_t> positions;
+  std::set<uint32_t> entries;
+  DiskCursor cursor;
+  std::vector<DiskEntry> found;
+  while (index.copy_entries(0, &cursor, &found)) {
+    for (const DiskEntry& entry : found) {
+      positions.insert(entry.position);
+      entries.insert(entry.entry);
+    }
+  }
+  CHECK(positions.size() == chunks);
+  CHECK(entries.size() == chunks);
+  REQUIRE(index.remove(id_of(1)));
+  CHECK(index.chunk_count() == 0);
+  CHECK(index.object_count() == 0);
 }
 
 TEST_CASE("a million chunks: at most 64 bytes each, and a start that reads the index only") {
