@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 
-from harness import MIB, BenchError, connection_of, fio, kernel_trace, run, timed, verified_pass, wait_until, \
+from harness import MIB, BenchError, connection_of, fio, is_settled, kernel_trace, run, timed, verified_pass, wait_until, \
     write_verifiable_file
 from measure import Row, alternate
 from servers import mount_blobcache, node_status
@@ -119,10 +119,6 @@ class CachedFile:
 
     def close(self):
         self.mount.stop()
-
-
-def is_settled(path):
-    return time.time() - os.stat(path).st_ctime > 1.5
 
 
 def rate(path, seconds, arguments, unit):

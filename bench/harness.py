@@ -88,6 +88,11 @@ def connection_of(mountpoint):
     return int(mountpoints()[mountpoint].split(":")[1])
 
 
+def is_settled(path):
+    """A file that changed within the last second is served and not kept."""
+    return time.time() - os.stat(path).st_ctime > 1.5
+
+
 def wait_until(condition, seconds, what):
     deadline = time.monotonic() + seconds
     while not condition():

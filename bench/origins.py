@@ -4,7 +4,8 @@ The server (range_server) is as far away as it is told, and counts what it sends
 every byte comes from the server once, but for the ranges that stalled and were asked for a second time (hedges, which the
 notes name): that none else came twice is a row of its own, and makes the other rows invalid where it is not so. The bytes are compared with the file's, outside of the timed turns.
 
-P9, sequential: the baseline is sixteen curls, each with a sixteenth of the file as one range: it pays for a request once.
+P9, sequential: the baseline is sixteen curls, each with a sixteenth of the file as one range: it pays for a request once. They
+throw the bytes away, where our reader's lie in the page cache afterwards; so there is a row with curls that keep them.
 Without prefetch we pay for each piece after the other; that the gain is prefetch's is the second row.
 P10, 4 KiB random: a curl a reader, which asks one range after the other over one connection, and tells how long each
 took. We fetch a block of 64 KiB for each, so at most 16 times what is asked for.
@@ -103,12 +104,17 @@ class Sequential:
         mount.stop()
         return self.server.bytes / seconds / 1e9
 
-    def curls(self):
+    def curls(self, keep=None):
+        """keep: a folder in memory; without one they throw away what they get."""
         part = self.server.bytes // CONNECTIONS
+        outputs = [os.path.join(keep, str(i)) if keep else "/dev/null" for i in range(CONNECTIONS)]
         start = time.monotonic()
-        finish([curl(["--fail", "--noproxy", "*", "-o", "/dev/null", "-r", f"{i * part}-{(i + 1) * part - 1}", f"{self.server.url}/data"])
-                for i in range(CONNECTIONS)])
-        return self.server.bytes / (time.monotonic() - start) / 1e9
+        finish([curl(["--fail", "--noproxy", "*", "-o", output, "-r", f"{i * part}-{(i + 1) * part - 1}", f"{self.server.url}/data"])
+                for i, output in enumerate(outputs)])
+        seconds = time.monotonic() - start
+        for output in outputs if keep else ():
+            os.remove(output)
+        return self.server.bytes / seconds / 1e9
 
     def compare_bytes(self, file):
         mount = fresh_mount(self.place, self.builds, self.server, self.keys)
@@ -145,6 +151,10 @@ def sequential(place, builds, options):
             rows.append(Row("P9", f"cold sequential, 1 reader, {what}, {transport}", "GB/s", ours, 0.9, baseline=base,
                             baseline_name=f"{CONNECTIONS} parallel curl ranges", invalid=turns.repeats.invalid()))
             rows.append(turns.bytes_row(f"{what}, {transport}"))
+            keep = place.new_folder("kept")
+            ours, base = alternate(max(1, options.pairs // 2), turns.ours, lambda: turns.curls(keep))
+            rows.append(Row("P9", f"the same, {what}, {transport}", "GB/s", ours, None, baseline=base,
+                            baseline_name="curls that keep what they get in a tmpfs, as the page cache does for us"))
             if delay_ms:
                 off = Sequential(place, builds, server, transport)
                 ours, base = alternate(max(1, options.pairs // 2), turns.ours,

@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 
-from disk import DiskFolder, is_settled
-from harness import MIB, BenchError, run, wait_until
+from disk import DiskFolder
+from harness import MIB, BenchError, is_settled, run, wait_until
 from measure import Row, alternate
 from servers import mount_blobcache, node_status
 

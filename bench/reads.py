@@ -9,7 +9,7 @@ P4, 1 MiB sequential direct, one reader: ram_server, which has our shape and onl
 after the warming pass; if that device is read during the timed turns, the row is invalid.
 """
 
-from harness import LoopDisk, MIB, timed, verified_pass, write_verifiable_file
+from harness import LoopDisk, MIB, is_settled, timed, verified_pass, wait_until, write_verifiable_file
 from measure import Row, alternate
 from servers import PASSTHROUGH_OPTIONS, mount_blobcache, mount_passthrough, mount_ram_server
 
@@ -34,6 +34,7 @@ class Data:
         self.origin = os.path.join(self.disk.path, "origin")
         os.mkdir(self.origin)
         self.origin_file = shutil.copyfile(self.file, os.path.join(self.origin, "data"))
+        wait_until(lambda: is_settled(self.origin_file), 10, "the file being old enough to be cached")
 
 
 def mount_warm(place, builds, data, transport, block, extra_environment=None):

@@ -43,7 +43,7 @@ DiskVerifier::DiskVerifier(DiskUnit& unit)
       buffer_(static_cast<std::byte*>(std::aligned_alloc(limits::page_bytes, buffer_bytes + limits::page_bytes))),
       page_(buffer_.get() + buffer_bytes),
       queue_(std::make_unique<ObjectId[]>(queue_max)),
-      packed_(std::make_unique<Packed[]>(queue_max)) {
+      packed_(std::make_unique_for_overwrite<Packed[]>(packed_max)) {
   BC_ASSERT(buffer_ != nullptr);
 }
 

@@ -2,7 +2,7 @@
 // was packed, and when there is nothing else everything, slowly (the scrubber). While the disk is not well, it is the one that probes it.
 //   Owner     DiskUnit.   Thread  verify_soon: any, also cores; the rest is its own
 //   Lifetime  start() -> begin_stop() -> join_until(), before the keeper of the disk ends: it waits for its jobs
-//   Limits    queue_max objects wait, and as many packed ones; more are dropped, and verified by the scrubber, or when they
+//   Limits    queue_max objects wait, and packed_max packed ones; more are dropped, and verified by the scrubber, or when they
 //             are next opened or read
 //   Marks     are made while the read still counts in DiskReads: what the keeper takes out, and what is written in its place,
 //             comes before or after, never between the read and the mark
@@ -22,6 +22,8 @@ namespace blobcache {
 class DiskVerifier {
  public:
   static constexpr unsigned queue_max = 1024;
+  static constexpr unsigned packed_max =
+      32768;  // 1 MiB: a disk that is busy with what it fills verifies half of it later
 
   explicit DiskVerifier(DiskUnit& unit);
 

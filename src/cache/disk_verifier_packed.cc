@@ -18,8 +18,8 @@ namespace blobcache {
 void DiskVerifier::verify_packed_soon(const Packed& packed) {
   {
     const std::lock_guard guard(lock_);
-    if (packed_count_ == queue_max) return;
-    packed_[(packed_first_ + packed_count_++) % queue_max] = packed;
+    if (packed_count_ == packed_max) return;
+    packed_[(packed_first_ + packed_count_++) % packed_max] = packed;
   }
   thread_.wake();
 }
@@ -35,7 +35,7 @@ bool DiskVerifier::take_packed() {
                                               next.page == run_[run_count_ - 1].page + run_[run_count_ - 1].pages);
     if (!adjacent || (run_count_ > 0 && bytes > buffer_bytes)) break;
     run_[run_count_++] = next;
-    packed_first_ = (packed_first_ + 1) % queue_max;
+    packed_first_ = (packed_first_ + 1) % packed_max;
     --packed_count_;
   }
   return run_count_ > 0;
