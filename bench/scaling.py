@@ -60,7 +60,7 @@ def lookups(builds, options):
     rows = []
     for copied, name, target in ((1 << 20, "1 MiB copied in between", 2), (0, "hot", None)):
         rounds = [{size: list(map(int, run([program, "lookup", str(size), str(copied)]).split())) for size in SIZES}
-                  for _ in range(max(1, options.pairs // 2))]
+                  for _ in range(max(3, options.pairs))]
         rows += [Row("P20", f"lookup in the disk index, p99, {size:,} objects, {name}", "ns", [found[size][1] for found in rounds],
                      None if size == SIZES[0] else target, at_most=True, baseline=[found[SIZES[0]][1] for found in rounds],
                      baseline_name=f"{SIZES[0]:,} objects", note=f"p50 of {size:,}, {name}: " +
