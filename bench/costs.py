@@ -130,32 +130,33 @@ class AllocationCounter:
 
     def calls(self):
         with open(self.path, "rb") as file:
-            calls = sum(struct.unpack("<2Q", file.read()))
-        if not calls:
+            calls, core_calls = struct.unpack("<2Q", file.read())
+        if not core_calls:
             raise BenchError("the allocation counter is not in the daemon")
-        return calls
+        return calls - core_calls, core_calls
 
     def samples(self, reader, hits, rounds):
-        """Calls in each round of so many verified reads, after some that nobody counts."""
+        """Calls by the cores in each round of so many verified reads, after some that nobody counts, and by other threads."""
         reader.read(1000)
         samples = []
+        begin = self.calls()[0]
         for _ in range(rounds):
-            before = self.calls()
+            before = self.calls()[1]
             reader.read(hits)
-            samples.append(self.calls() - before)
+            samples.append(self.calls()[1] - before)
         reader.close()
-        return samples
+        others = self.calls()[0] - begin
+        return samples, f"malloc, calloc, realloc, memalign and free together; other threads than the cores called {others} times"
 
 
 def allocations(place, builds, options):
     data = Data(place)
     rows = []
-    note = "malloc, calloc, realloc, memalign and free together"
     for transport in ("uring", "dev"):
         counter = AllocationCounter(place, builds)
         mount = mount_warm(place, builds, data, transport, "4k", extra_environment=counter.environment)
         before_disk = data.disk.bytes_read()
-        samples = counter.samples(Reader(mount.file("data"), data.file), HITS, options.pairs)
+        samples, note = counter.samples(Reader(mount.file("data"), data.file), HITS, options.pairs)
         rows.append(Row("P7", f"allocator calls in {HITS:,} hits, {transport}", "calls", samples, 0, at_most=True,
                         invalid=origin_reads(data, before_disk), note=note))
         mount.stop()
@@ -163,7 +164,7 @@ def allocations(place, builds, options):
         file = CachedFile(place, builds, options, transport, DISK_ONLY, memory=MEMORY_SMALL,
                           extra_environment=counter.environment)
         before = file.served()
-        samples = counter.samples(Reader(file.path, file.source, file.bytes), DISK_HITS, options.pairs)
+        samples, note = counter.samples(Reader(file.path, file.source, file.bytes), DISK_HITS, options.pairs)
         rows.append(Row("P7", f"allocator calls in {DISK_HITS:,} hits of the disk tier, {transport}", "calls", samples, 0,
                         at_most=True, invalid=from_disk(before, file.served()).get("invalid", ""), note=note))
         file.close()
@@ -195,7 +196,7 @@ def pool_allocations(place, program, counter, name):
             file.write(bytes(16))
         run([program, name, str(pairs)], env=dict(os.environ, LD_PRELOAD=counter, BLOBCACHE_ALLOC_COUNTS=path))
         with open(path, "rb") as file:
-            totals.append(sum(struct.unpack("<2Q", file.read())))
+            totals.append(struct.unpack("<2Q", file.read())[0])
     if not totals[0]:
         raise BenchError("the allocation counter is not in pool_bench")
     return totals[1] - totals[0]

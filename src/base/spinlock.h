@@ -17,7 +17,7 @@ class Spinlock {
   bool try_lock() { return !held_.exchange(true, std::memory_order_acquire); }
   void unlock() { held_.store(false, std::memory_order_release); }
 
- private:
+  // A moment, for the other thread of a processor.
   static void relax_cpu() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -25,6 +25,8 @@ class Spinlock {
     asm volatile("yield");
 #endif
   }
+
+ private:
   std::atomic<bool> held_{false};
 };
 

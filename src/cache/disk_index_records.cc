@@ -260,7 +260,7 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
     } else {
       ended = copy(chunks_, stripe.chunks, [&](uint32_t chunk) {
         const uint32_t owner = chunks_[chunk].owner;
-        if (find_object(objects_[owner].id) != owner) return;  // on its way out
+        if (objects_[owner].disk != disk || find_object(objects_[owner].id) != owner) return;  // on its way out
         push(objects_[owner], chunks_[chunk].position, chunks_[chunk].valid, objects_max_ + chunk,
              chunks_[chunk].frequency);
       });

@@ -50,6 +50,7 @@ class DiskVerifier {
   bool take(ObjectId* id_out);
   // disk_verifier_packed.cc
   bool take_packed();  // false: none waits; else run_ has some
+  DiskFile* open_segment();
   void verify_packed();
   // Marks what matches. The blocks that do not.
   uint64_t check_packed(const DiskFile& file, const Packed& packed, size_t in_buffer, size_t bytes_read);

@@ -41,13 +41,25 @@ bool DiskVerifier::take_packed() {
   return run_count_ > 0;
 }
 
+// With a reference. An object that has left meanwhile, or was packed again elsewhere, opens nothing or another one. Null: all
+// of the run has left.
+DiskFile* DiskVerifier::open_segment() {
+  DiskFile* file = unit_.files.find_segment(run_[0].segment);
+  for (unsigned i = 0; file == nullptr && i < run_count_; ++i) {
+    file = open(run_[i].id);
+    if (file == nullptr || (file->packed && file->segment == run_[0].segment)) continue;
+    unit_.files.release(*file);
+    file = nullptr;
+  }
+  return file;
+}
+
 void DiskVerifier::verify_packed() {
   const Packed& first = run_[0];
   const Packed& last = run_[run_count_ - 1];
   const size_t bytes = (last.page + last.pages - first.page) * limits::page_bytes;
   if (bytes > buffer_bytes) return verify_object(first.id);  // it is alone
-  DiskFile* file = unit_.files.find_segment(first.segment);
-  if (file == nullptr) file = open(first.id);
+  DiskFile* file = open_segment();
   if (file == nullptr) return;
   const unsigned phase = shared_.reads->enter(DiskReads::verifier_line, unit_.number);
   thread_.begin_work();
@@ -55,6 +67,7 @@ void DiskVerifier::verify_packed() {
   do {
     got = pread(file->fd, buffer_.get(), bytes, static_cast<off_t>(uint64_t{first.page} * limits::page_bytes));
   } while (got < 0 && errno == EINTR);
+  const int os_errno = errno;
   thread_.end_work();
   std::array<uint64_t, run_max> bad{};
   for (unsigned i = 0; got > 0 && i < run_count_; ++i) {
@@ -63,8 +76,7 @@ void DiskVerifier::verify_packed() {
   }
   const uint64_t drops_seen = unit_.keeper->drops_done();
   shared_.reads->leave(DiskReads::verifier_line, unit_.number, phase);
-  // One page that cannot be read says nothing about the others.
-  for (unsigned i = 0; got < 0 && i < run_count_; ++i) verify_object(run_[i].id);
+  if (got < 0) unit_.on_read_error(os_errno);
   for (unsigned i = 0; i < run_count_; ++i) {
     if (bad[i] == 0) continue;
     BC_LOG(warn, "{}: object {} in segment {} is not what was written: dropped", unit_.directory.path(),

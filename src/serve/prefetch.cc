@@ -34,9 +34,10 @@ uint64_t windows_of(const PrefetchConfig& config) { return uint64_t{config.min_w
 
 // Another core is inside for the time of a list operation, or for that of a plan.
 bool try_enter(std::unique_lock<Spinlock>& lock) {
-  constexpr unsigned tries = 64;
+  constexpr unsigned tries = 8;
   for (unsigned i = 0; i < tries; ++i) {
     if (lock.try_lock()) return true;
+    for (unsigned j = 0; j < tries; ++j) Spinlock::relax_cpu();
   }
   return false;
 }

@@ -354,6 +354,7 @@ class Prefetcher {
   static void on_plan_done(Plan& plan);
   void finish(Piece& piece);
   void retry_soon();
+  void retry_later();
   static void on_retry(Timer& timer);
 
   void fetch_members();

@@ -203,6 +203,7 @@ Handle* Prefetcher::begin_standing_in(FileCall& call) {
   call.fd = -1;
   auto file = std::make_unique<FilePrefetch>(node_, *handle, volume.config.profile == Profile::model, call.wish.whole);
   FilePrefetch& prefetch = *file;
+  prefetch.note_reader(server_.reactor().core());  // until there is one
   handle->prefetch.store(file.release(), std::memory_order_release);
   if (prefetch.foretell(bytes, server_.reactor().now_ns())) {
     enlist(prefetch);

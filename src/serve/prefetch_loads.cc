@@ -246,7 +246,7 @@ Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
     return Step::full;
   }
   if (next.at_origin && server_.options_.writer != nullptr && server_.options_.writer->crowded()) {
-    retry_soon();
+    retry_later();
     return Step::full;
   }
   WindowRange piece;
@@ -460,6 +460,12 @@ void Prefetcher::retry_soon() {
   if (retry_.armed()) return;
   server_.reactor().arm(retry_, retry_ns_);
   retry_ns_ = std::min(retry_ns_ * 8, retry_ns_max);
+}
+
+// What it waits for may take minutes.
+void Prefetcher::retry_later() {
+  retry_ns_ = retry_ns_max;
+  retry_soon();
 }
 
 void Prefetcher::on_retry(Timer& timer) { static_cast<Retry&>(timer).prefetcher->pump(); }
