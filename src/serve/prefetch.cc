@@ -32,12 +32,14 @@ PrefetchBudget::Options budget_of(const PrefetchNode::Options& options) {
 
 uint64_t windows_of(const PrefetchConfig& config) { return uint64_t{config.min_window} << 32 | config.max_window; }
 
-// Another core is inside for the time of a list operation, or for that of a plan.
+// Another core is inside for the time of a list operation, or for that of a plan: some microseconds. A read that is not seen
+// is a gap, and the last one of a file is said by nobody else.
 bool try_enter(std::unique_lock<Spinlock>& lock) {
-  constexpr unsigned tries = 8;
+  constexpr unsigned tries = 16;
+  constexpr unsigned pauses = 64;  // a microsecond or two
   for (unsigned i = 0; i < tries; ++i) {
     if (lock.try_lock()) return true;
-    for (unsigned j = 0; j < tries; ++j) Spinlock::relax_cpu();
+    for (unsigned j = 0; j < pauses; ++j) Spinlock::relax_cpu();
   }
   return false;
 }

@@ -22,6 +22,7 @@ constexpr uint64_t passed_bytes_min = limits::chunk_frame_bytes;
 Prefetcher& Prefetcher::fetcher_of(FilePrefetch& file, const WindowRange& front, bool at_origin) {
   const unsigned cores = server_.options_.cores;
   if (cores < 2 || file.handle.object_bytes < passed_bytes_min || file.member()) return *this;
+  if (FilePrefetch::is_layout(front)) return *this;  // what the next read is to be understood by
   const uint64_t place = (front.descending ? front.range.end() - 1 : front.range.offset) / turn_bytes;
   const uint64_t turn = place * 2 + at_origin;
   if (file.turn == turn) return *this;
