@@ -37,7 +37,7 @@ if [[ ${1:-} != inside ]]; then
     mount -t proc proc "$1/proc"
     mount --rbind /sys "$1/sys"
     mount -t tmpfs tmpfs "$1/run"
-    exec chroot "$1" /bin/bash /test.sh inside' sh "$work/system" || exec_status=$?
+    exec env -u TMPDIR chroot "$1" /bin/bash /test.sh inside' sh "$work/system" || exec_status=$?
   exit $exec_status
 fi
 
