@@ -22,6 +22,7 @@ chmod 755 "$MOUNT_TMP/fs"
 
 # The tests take their options from a function of lib.sh; in a copy of their folder it says one thing more.
 cp -r "$MOUNT_TESTS" "$MOUNT_TMP/cached_tests"
+cp -r "$MOUNT_TESTS/../harness" "$MOUNT_TMP/harness" # what they look for beside themselves
 cat >>"$MOUNT_TMP/cached_tests/lib.sh" <<'SHELL'
 mode_options() {
   printf '%s\n' "--memory=$MOUNT_MEMORY" -o "fuse.transport=$MODE_TRANSPORT" -o "node.cores=$MODE_CORES" \
