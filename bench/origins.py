@@ -2,7 +2,8 @@
 
 The server (range_server) is as far away as it is told, and counts what it sends. Every turn of ours is a fresh mount, so
 every byte comes from the server once, but for the ranges that stalled and were asked for a second time (hedges, which the
-notes name): that none else came twice is a row of its own, and makes the other rows invalid where it is not so. The bytes are compared with the file's, outside of the timed turns.
+notes name): that none else came twice is a row of its own, and makes the other rows invalid where it is not so. The bytes
+are compared with the file's, outside of the timed turns.
 
 P9, sequential: the baseline is sixteen curls, each with a sixteenth of the file as one range: it pays for a request once. They
 throw the bytes away, where our reader's lie in the page cache afterwards; so there is a row with curls that keep them.

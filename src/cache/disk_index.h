@@ -72,8 +72,8 @@ class DiskIndex {
  public:
   using Record = disk_format::IndexRecord;
   static constexpr unsigned stripe_count = 64;
-  static constexpr uint32_t buckets_per_lock =
-      8;  // of some 10 items (chunks of one object share a part: more), looked at under its lock
+  // Of some 10 items (more where a large object has most chunks of its part), looked at under the part's lock.
+  static constexpr uint32_t buckets_per_lock = 8;
 
   DiskIndex() = default;
   DiskIndex(const DiskIndex&) = delete;

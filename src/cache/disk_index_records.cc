@@ -240,7 +240,6 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
     };
     const auto push = [&](const DiskObject& object, uint64_t position, uint64_t valid, uint32_t entry,
                           uint32_t frequency) {
-      if (object.disk != disk) return;
       out->push_back({.id = object.id,
                       .size = object.size,
                       .position = position,
@@ -255,6 +254,7 @@ bool DiskIndex::copy_entries(unsigned disk, DiskCursor* cursor, std::vector<Disk
     bool ended = false;
     if (!cursor->in_chunks) {
       ended = copy(objects_, stripe.objects, [&](uint32_t slot) {
+        if (objects_[slot].disk != disk) return;
         push(objects_[slot], 0, objects_[slot].valid, slot, static_cast<uint32_t>(objects_[slot].frequency));
       });
     } else {

@@ -25,8 +25,9 @@ namespace {
 constexpr uint64_t unwell_wait_ns = DiskHealth::second_ns / 4;
 constexpr unsigned page_reads_max = 3;
 
-// All of it, or less at the end of the file; -1: errno.
-ssize_t read_at(int fd, std::byte* memory, size_t bytes, uint64_t offset) {
+}  // namespace
+
+ssize_t DiskVerifier::read_at(int fd, std::byte* memory, size_t bytes, uint64_t offset) {
   ssize_t count = 0;
   do {
     count = pread(fd, memory, bytes, static_cast<off_t>(offset));
@@ -34,16 +35,12 @@ ssize_t read_at(int fd, std::byte* memory, size_t bytes, uint64_t offset) {
   return count;
 }
 
-}  // namespace
-
 DiskVerifier::DiskVerifier(DiskUnit& unit)
     : unit_(unit),
       shared_(unit.shared),
       index_(unit.shared.index),
       buffer_(static_cast<std::byte*>(std::aligned_alloc(limits::page_bytes, buffer_bytes + limits::page_bytes))),
-      page_(buffer_.get() + buffer_bytes),
-      queue_(std::make_unique<ObjectId[]>(queue_max)),
-      packed_(std::make_unique_for_overwrite<Packed[]>(packed_max)) {
+      page_(buffer_.get() + buffer_bytes) {
   BC_ASSERT(buffer_ != nullptr);
 }
 
@@ -54,18 +51,17 @@ void DiskVerifier::start() {
 void DiskVerifier::verify_soon(const ObjectId& id) {
   {
     const std::lock_guard guard(lock_);
-    if (queue_count_ == queue_max) return;
-    queue_[(queue_first_ + queue_count_++) % queue_max] = id;
+    if (!queue_.push(id)) return;
   }
   thread_.wake();
 }
 
 bool DiskVerifier::take(ObjectId* id_out) {
   const std::lock_guard guard(lock_);
-  if (queue_count_ == 0) return false;
-  *id_out = queue_[queue_first_];
-  queue_first_ = (queue_first_ + 1) % queue_max;
-  --queue_count_;
+  const ObjectId* next = queue_.front();
+  if (next == nullptr) return false;
+  *id_out = *next;
+  queue_.pop();
   return true;
 }
 

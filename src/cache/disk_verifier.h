@@ -1,6 +1,7 @@
 // DiskVerifier: the thread that reads back what was written to a disk and compares checksums: soon what has become whole or
-// was packed, and when there is nothing else everything, slowly (the scrubber). While the disk is not well, it is the one that probes it.
-//   Owner     DiskUnit.   Thread  verify_soon: any, also cores; the rest is its own
+// was packed, and when there is nothing else everything, slowly (the scrubber). While the disk is not well, it is the one
+// that probes it.
+//   Owner     DiskUnit.   Thread  verify_soon, verify_packed_soon: any, also cores; the rest is its own
 //   Lifetime  start() -> begin_stop() -> join_until(), before the keeper of the disk ends: it waits for its jobs
 //   Limits    queue_max objects wait, and packed_max packed ones; more are dropped, and verified by the scrubber, or when they
 //             are next opened or read
@@ -13,6 +14,8 @@
 #include <memory>
 #include <vector>
 
+#include <sys/types.h>
+
 #include "base/spinlock.h"
 #include "cache/disk_check.h"
 #include "cache/disk_keeper.h"
@@ -22,8 +25,8 @@ namespace blobcache {
 class DiskVerifier {
  public:
   static constexpr unsigned queue_max = 1024;
-  static constexpr unsigned packed_max =
-      32768;  // 1 MiB: a disk that is busy with what it fills verifies half of it later
+  // 1 MiB: a disk that is busy with what it fills verifies half of it later.
+  static constexpr unsigned packed_max = 32768;
 
   explicit DiskVerifier(DiskUnit& unit);
 
@@ -46,6 +49,28 @@ class DiskVerifier {
     void operator()(std::byte* memory) const { std::free(memory); }
   };
 
+  // What waits, in a ring.
+  template <class T, unsigned items_max>
+  class Line {
+   public:
+    // False: it is full.
+    bool push(const T& item) {
+      if (count_ == items_max) return false;
+      items_[(first_ + count_++) % items_max] = item;
+      return true;
+    }
+    const T* front() const { return count_ == 0 ? nullptr : &items_[first_]; }
+    void pop() {
+      first_ = (first_ + 1) % items_max;
+      --count_;
+    }
+
+   private:
+    std::unique_ptr<T[]> items_ = std::make_unique<T[]>(items_max);
+    unsigned first_ = 0;
+    unsigned count_ = 0;
+  };
+
   void run();
   bool take(ObjectId* id_out);
   // disk_verifier_packed.cc
@@ -62,6 +87,8 @@ class DiskVerifier {
   bool read_page(const DiskFile& file, const BlockCheck& check);
   // Which of the blocks (at most buffer_bytes) match, which do not or cannot be read. False: the disk fails.
   bool check_run(const DiskFile& file, BlockCheck check, uint64_t* good_out, uint64_t* bad_out);
+  // All of it, or less at the end of the file; -1: errno.
+  static ssize_t read_at(int fd, std::byte* memory, size_t bytes, uint64_t offset);
   void scrub();
   void probe();
   int try_probe();
@@ -77,12 +104,8 @@ class DiskVerifier {
   std::byte* page_ = nullptr;  // behind the buffer
 
   Spinlock lock_;
-  std::unique_ptr<ObjectId[]> queue_;  // a ring
-  unsigned queue_first_ = 0;
-  unsigned queue_count_ = 0;
-  std::unique_ptr<Packed[]> packed_;  // a ring
-  unsigned packed_first_ = 0;
-  unsigned packed_count_ = 0;
+  Line<ObjectId, queue_max> queue_;
+  Line<Packed, packed_max> packed_;
 
   Packed run_[run_max];
   unsigned run_count_ = 0;

@@ -8,8 +8,6 @@
 #include <array>
 #include <cerrno>
 
-#include <unistd.h>
-
 #include "base/log.h"
 #include "cache/disk_verifier.h"
 
@@ -18,8 +16,7 @@ namespace blobcache {
 void DiskVerifier::verify_packed_soon(const Packed& packed) {
   {
     const std::lock_guard guard(lock_);
-    if (packed_count_ == packed_max) return;
-    packed_[(packed_first_ + packed_count_++) % packed_max] = packed;
+    if (!packed_.push(packed)) return;
   }
   thread_.wake();
 }
@@ -28,15 +25,16 @@ bool DiskVerifier::take_packed() {
   const std::lock_guard guard(lock_);
   run_count_ = 0;
   size_t bytes = 0;
-  while (packed_count_ > 0 && run_count_ < run_max) {
-    const Packed& next = packed_[packed_first_];
+  while (run_count_ < run_max) {
+    const Packed* front = packed_.front();
+    if (front == nullptr) break;
+    const Packed& next = *front;
     bytes += next.pages * limits::page_bytes;
     const bool adjacent = run_count_ == 0 || (next.segment == run_[0].segment &&
                                               next.page == run_[run_count_ - 1].page + run_[run_count_ - 1].pages);
     if (!adjacent || (run_count_ > 0 && bytes > buffer_bytes)) break;
     run_[run_count_++] = next;
-    packed_first_ = (packed_first_ + 1) % packed_max;
-    --packed_count_;
+    packed_.pop();
   }
   return run_count_ > 0;
 }
@@ -63,10 +61,7 @@ void DiskVerifier::verify_packed() {
   if (file == nullptr) return;
   const unsigned phase = shared_.reads->enter(DiskReads::verifier_line, unit_.number);
   thread_.begin_work();
-  ssize_t got = 0;
-  do {
-    got = pread(file->fd, buffer_.get(), bytes, static_cast<off_t>(uint64_t{first.page} * limits::page_bytes));
-  } while (got < 0 && errno == EINTR);
+  const ssize_t got = read_at(file->fd, buffer_.get(), bytes, uint64_t{first.page} * limits::page_bytes);
   const int os_errno = errno;
   thread_.end_work();
   std::array<uint64_t, run_max> bad{};

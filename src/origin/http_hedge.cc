@@ -7,8 +7,9 @@
 // *When*: no byte has come for as long as the slowest ranges of this origin take to their first one: p99, or twice p95 where
 // the tail is longer than that. Not before 100 of them are known, and never below 20 ms: on a near server that would be
 // about our own processor, not about its answer. Nor below twice the median: where all take about the same time, one in a
-// hundred is a little later than p99, and asking for it again brings nothing. A loser that never answered counts as long as it ran, so what is slow does
-// not vanish from what is known; and when more than one in twenty is slow, slow is how this origin is, and p95 says so.
+// hundred is a little later than p99, and asking for it again brings nothing. A loser that never answered counts as long as
+// it ran, so what is slow does not vanish from what is known; and when more than one in twenty is slow, slow is how this
+// origin is, and p95 says so.
 //
 // *How often*: 1 in 20 requests, so that a server in trouble is not asked twice for everything. Each request earns a twentieth
 // of a hedge, whichever core made it, and no more than a few are saved up: an hour without stalls is no reason for a thousand

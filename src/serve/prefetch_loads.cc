@@ -242,7 +242,7 @@ Prefetcher::Step Prefetcher::begin_next(FilePrefetch& file) {
   if (!useless && !has_room(next)) {
     // When it is other cores that have the connections, nothing here ends when they do.
     if (next.at_origin && at_origin_ < server_.volume().prefetch_at_origin.load(std::memory_order_relaxed))
-      retry_soon();
+      retry_later();
     return Step::full;
   }
   if (next.at_origin && server_.options_.writer != nullptr && server_.options_.writer->crowded()) {
