@@ -194,6 +194,7 @@ Result<void> DiskTier::open(const Options& options, std::string* message_out) {
   }
   shared.boot = *boot;
   const uint32_t files = std::max<uint32_t>(open_files_min, open_files_max / static_cast<uint32_t>(configs.size()));
+  impl_->seen.resize(configs.size());
   uint64_t disk_bytes = 0;
   for (unsigned i = 0; i < configs.size(); ++i) {
     impl_->disks.push_back(std::make_unique<DiskUnit>(shared, i, files));
@@ -230,7 +231,6 @@ void DiskTier::start() {
 }
 
 void DiskTier::watch(uint64_t now_ns) {
-  impl_->seen.resize(impl_->disks.size());
   for (const std::unique_ptr<DiskUnit>& unit : impl_->disks) {
     Impl::Seen& reads = impl_->seen[unit->number];
     const uint64_t ended = impl_->shared.reads->ended(unit->number);

@@ -223,9 +223,9 @@ class PrefetchWindows {
   uint64_t read_bytes_ = 0;  // of reads that had a stream
   Totals totals_;
   std::array<Stream, Pattern::streams_max> streams_;
-  // Whole blocks that were fetched for a stream and given up by it: not unused before nobody else reads them.
   std::array<Lane, lanes_max> lanes_;
   unsigned lane_oldest_ = 0;
+  // Whole blocks that were fetched for a stream and given up by it: not unused before nobody else reads them.
   std::array<ByteRange, orphans_max> orphans_;
   unsigned orphan_count_ = 0;
 };

@@ -11,6 +11,7 @@
 #include <linux/time_types.h>
 // after it
 #include <liburing/io_uring.h>
+#include <linux/ioprio.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -39,6 +40,10 @@ inline void prep_common(Sqe& sqe, uint8_t opcode, FileRef file, const void* addr
 
 // The next SQE starts when this one has succeeded in full; a short or failed one cancels the rest of the chain.
 inline void link_next(Sqe& sqe) { sqe.flags |= IOSQE_IO_LINK; }
+
+// Of a read or write: behind those of the default priority, where the device's scheduler knows priorities. In any case the block
+// layer makes no request of neighbours that differ in it, so what is prepared without does not wait for this one's bytes.
+inline void set_low_priority(Sqe& sqe) { sqe.ioprio = IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, IOPRIO_NR_LEVELS - 1); }
 
 inline void prep_nop(Sqe& sqe) { prep_common(sqe, IORING_OP_NOP, FileRef{}, nullptr, 0, 0); }
 

@@ -158,6 +158,7 @@ Sqe& VolumeServer::submit_disk_run_data(Load& load) {
   } else {
     prep_read(sqe, FileRef::fd(load.file->fd), to, direct.at);
   }
+  if (load.prefetch) set_low_priority(sqe);
   return sqe;
 }
 

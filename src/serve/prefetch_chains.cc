@@ -8,6 +8,9 @@
 // chains is the depth at which prefetch works the device, and demand reads find the rest of it free. A batch is up to 64
 // reads of 1 MiB (a window of 16 chunks); the next one follows when half of it is left, so 16 chunks cost two submissions.
 //
+// They have a lower priority than demand. A reader's first miss and what is fetched because of it are neighbours on the disk and
+// go out together; of one priority they would be one request of some MiB, and he would wait for all of it.
+//
 // How many chains: one more whenever a reader catches up with what is fetched for him, up to prefetch.streams; at each
 // submission one less for every demand read that the disks are busy with, and fewer where the chains would be of one.
 //

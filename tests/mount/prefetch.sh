@@ -138,6 +138,34 @@ broken_chain() {
   stop_mount "$mnt"
 }
 
+# At the device what is fetched ahead has another priority than what readers wait for, so the two are never one request.
+priorities() {
+  local watch='tracepoint:block:block_rq_issue /pid == DAEMON && strncmp(args->rwbs, "R", 1) == 0/ { @issued[args->ioprio] = count(); }
+    interval:ms:10 /!@attached/ { @attached = 1; printf("attached\n"); }'
+  DISK_OPTIONS=(-o fuse.passthrough=off)
+  start_on_disk
+  command -v bpftrace >/dev/null || { not_tested "priorities at the device" "bpftrace is not installed"; return 0; }
+  # Tracefs need not be mounted; here it is, for this program alone.
+  unshare -m sh -c 'mount -t tracefs tracefs /sys/kernel/tracing; exec bpftrace -e "$1"' sh "${watch//DAEMON/$DAEMON_PID}" \
+    >"$MOUNT_TMP/issued" 2>"$MOUNT_TMP/watch.log" &
+  local watcher=$!
+  watches() { grep -qs attached "$MOUNT_TMP/issued" || ! kill -0 "$watcher" 2>/dev/null; }
+  wait_for 20 "bpftrace is attached or gives up" watches
+  cmp "$source_dir/scan" "$mnt/scan" || fail "wrong bytes"
+  wait_for 10 "the last loads" lies_still
+  kill -INT "$watcher" 2>/dev/null || true
+  wait "$watcher" || true
+  stop_mount "$mnt"
+  if ! grep -q '^@issued' "$MOUNT_TMP/issued"; then
+    not_tested "priorities at the device" "no request was seen: $(tr '\n' ' ' <"$MOUNT_TMP/watch.log")"
+    return 0
+  fi
+  # Best effort is class 2, of 8 levels; what has no priority of its own is of level 4 or of no class.
+  say "$(grep '^@issued' "$MOUNT_TMP/issued" | tr '\n' ' ')"
+  grep -q "^@issued\[$(((2 << 13) | 7))\]" "$MOUNT_TMP/issued" || fail "nothing was fetched at a low priority"
+  grep '^@issued' "$MOUNT_TMP/issued" | grep -qv "\[$(((2 << 13) | 7))\]" || fail "the reader's own reads had it too"
+}
+
 switched_off() {
   start_mount "$source_dir" "$mnt" -o prefetch.enabled=false
   cmp "$source_dir/scan" "$mnt/scan" || fail "wrong bytes"
@@ -154,4 +182,5 @@ check() {
 }
 with_each_mode check
 broken_chains
+priorities
 switched_off
