@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Other mount tests with everything, their cache directory first of all, on a file system of its own in an image: ext4
 # with its defaults, and xfs.
-#   disk_loop_fs.sh ext4|xfs [--cached TEST[:ARGUMENT]...] [--plain TEST[:ARGUMENT]...]
-# --plain: the test as it is, for those that mount with a cache directory themselves. --cached: every mount of the test
-# gets an empty cache directory; what the test says of memory must then hold with a disk below it too.
+#   disk_loop_fs.sh ext4|xfs [--cached TEST[:ARGUMENTS]...] [--plain TEST[:ARGUMENTS]...]
+# --plain: the test as it is, its source too. --cached: every mount of the test gets an empty cache directory; what the test
+# says of memory must then hold with a disk below it too. Arguments are separated by spaces.
 TEST_DEADLINE_S=3500
 source "$(dirname -- "$0")/disk_lib.sh"
 
@@ -38,7 +38,7 @@ for each in "$@"; do
   esac
   name=${each%%:*}
   arguments=()
-  [[ $each == "$name" ]] || arguments=("${each#*:}")
+  [[ $each == "$name" ]] || read -ra arguments <<<"${each#*:}"
   say "== $type: $name ${arguments[*]}"
   status=0
   # A test of its own, with its own guard, in a folder on the image; it is ended when this one is.
