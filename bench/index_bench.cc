@@ -1,12 +1,15 @@
 // index_bench: the index of the disk tier at sizes that a test run does not reach (P15, P20).
 //   index_bench lookup OBJECTS COPY_BYTES  p50 and p99 of DiskIndex::find in ns, over random objects that are there. So
 //                                          many bytes are copied between two lookups, as serving a request does: it takes
-//                                          the index out of the processor's caches at every size, also where it would fit
+//                                          the index out of the processor's caches at every size, also where it would fit.
+//                                          Behind them the same of one load from as much plain memory: what the machine
+//                                          takes for itself
 //   index_bench memory OBJECTS CHUNKS      bytes of memory a chunk for so many objects of so many chunks each
 //   index_bench grow DIRECTORY CHUNKS      adds so many chunks to an existing cache directory, which nobody may use now:
 //                                          objects of 16 chunks in sparse files, one block valid in each chunk
 // Everything is made by the classes that the daemon uses. Output: numbers on one line.
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -76,31 +79,70 @@ std::unique_ptr<DiskIndex> new_index(uint64_t objects, uint64_t chunks) {
   return index;
 }
 
-int lookup(uint64_t objects, uint64_t copy_bytes) {
-  const auto index = new_index(objects, 0);
-  add_objects(*index, objects, 1, 1);
-  const uint64_t lookups = copy_bytes > 0 ? 100'000 : 1'000'000;
+// What lies between two requests, and how long each of `count` calls took. One more round first: pages and branch predictors
+// are warm at every size alike.
+template <class Call>
+std::vector<uint32_t> timed_calls(uint64_t copy_bytes, Call&& call) {
+  const uint64_t count = copy_bytes > 0 ? 100'000 : 1'000'000;
   std::vector<char> arena(256 << 20, 1);
   std::vector<char> payload(copy_bytes + 1);
   std::vector<uint32_t> times_ns;
-  times_ns.reserve(lookups);
-  // One more round first: pages and branch predictors are warm at every size alike.
+  times_ns.reserve(count);
   for (unsigned round = 0; round < 2; ++round) {
     times_ns.clear();
-    for (uint64_t i = 0; i < lookups; ++i) {
-      const ObjectId id = id_of(mix(i + round) % objects);
+    for (uint64_t i = 0; i < count; ++i) {
       std::memcpy(payload.data(), arena.data() + mix(i) % (arena.size() - copy_bytes), copy_bytes);
       asm volatile("" : : "r"(payload.data()) : "memory");
-      DiskView view;
-      const auto start = std::chrono::steady_clock::now();
-      const bool found = index->find(id, 0, &view);
-      const auto end = std::chrono::steady_clock::now();
-      if (!found || view.verified != 1) die("an object that was added is not found");
-      times_ns.push_back(static_cast<uint32_t>((end - start).count()));
+      times_ns.push_back(call(mix(i + round)));
     }
   }
   std::ranges::sort(times_ns);
-  std::printf("%u %u\n", times_ns[lookups / 2], times_ns[lookups * 99 / 100]);
+  return times_ns;
+}
+
+template <class F>
+uint32_t nanoseconds_of(F&& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return static_cast<uint32_t>((std::chrono::steady_clock::now() - start).count());
+}
+
+void print_quantiles(const std::vector<uint32_t>& times_ns, const char* end) {
+  std::printf("%u %u%s", times_ns[times_ns.size() / 2], times_ns[times_ns.size() * 99 / 100], end);
+}
+
+int lookup(uint64_t objects, uint64_t copy_bytes) {
+  uint64_t bytes = 0;
+  {
+    const auto index = new_index(objects, 0);
+    add_objects(*index, objects, 1, 1);
+    bytes = index->memory_bytes();
+    print_quantiles(timed_calls(copy_bytes,
+                                [&](uint64_t number) {
+                                  const ObjectId id = id_of(number % objects);
+                                  DiskView view;
+                                  bool found = false;
+                                  const uint32_t time_ns = nanoseconds_of([&] { found = index->find(id, 0, &view); });
+                                  if (!found || view.verified != 1) die("an object that was added is not found");
+                                  return time_ns;
+                                }),
+                    " ");
+  }
+  constexpr uint64_t huge_page_bytes = 2 << 20;
+  const uint64_t plain_bytes = (bytes / huge_page_bytes + 1) * huge_page_bytes;
+  auto* plain = static_cast<volatile char*>(std::aligned_alloc(huge_page_bytes, plain_bytes));
+  if (plain == nullptr) die("no memory to load from");
+  madvise(const_cast<char*>(plain), plain_bytes, MADV_HUGEPAGE);  // as the tables of the index are
+  std::memset(const_cast<char*>(plain), 1, plain_bytes);
+  print_quantiles(timed_calls(copy_bytes,
+                              [&](uint64_t number) {
+                                return nanoseconds_of([&] {
+                                  (void)plain[number % bytes];
+                                  asm volatile("" : : : "memory");
+                                });
+                              }),
+                  "\n");
+  std::free(const_cast<char*>(plain));
   return 0;
 }
 

@@ -1,5 +1,7 @@
 """P20: what more readers and more objects cost: throughput of 1 to 64 readers, and the index's lookup at three sizes."""
 
+from statistics import median
+
 from disk import DISK_ONLY, MEMORY_SMALL, CachedFile, from_disk
 from harness import run, timed
 from measure import Row
@@ -55,14 +57,24 @@ def disk_readers(place, builds, options):
 
 def lookups(builds, options):
     """As between requests, whose data takes the index out of the processor's caches; and beside it hot, where 1,000
-    objects fit into the first cache and 10,000,000 into none: what that comparison shows is the machine's memory."""
+    objects fit into the first cache and 10,000,000 into none: what that comparison shows is the machine's memory. Where one
+    load of plain memory is as slow as a look-up may be, no index could do better: under some hypervisors one in a hundred
+    takes more than 100 us."""
     program = builds.helper("index_bench")
     rows = []
     for copied, name, target in ((1 << 20, "1 MiB copied in between", 2), (0, "hot", None)):
         rounds = [{size: list(map(int, run([program, "lookup", str(size), str(copied)]).split())) for size in SIZES}
                   for _ in range(max(3, options.pairs))]
-        rows += [Row("P20", f"lookup in the disk index, p99, {size:,} objects, {name}", "ns", [found[size][1] for found in rounds],
-                     None if size == SIZES[0] else target, at_most=True, baseline=[found[SIZES[0]][1] for found in rounds],
-                     baseline_name=f"{SIZES[0]:,} objects", note=f"p50 of {size:,}, {name}: " +
-                     ", ".join(str(found[size][0]) for found in rounds) + " ns") for size in SIZES]
+        def of_all(size, number):
+            return [found[size][number] for found in rounds]
+        base = of_all(SIZES[0], 1)
+        for size in SIZES:
+            invalid = ""
+            if target and size != SIZES[0] and median(of_all(size, 3)) > target * median(base):
+                invalid = f"p99 of one load from as much plain memory: {median(of_all(size, 3)):,.0f} ns"
+            rows.append(Row("P20", f"lookup in the disk index, p99, {size:,} objects, {name}", "ns", of_all(size, 1),
+                            None if size == SIZES[0] else target, at_most=True, baseline=base, invalid=invalid,
+                            baseline_name=f"{SIZES[0]:,} objects", note=f"p50 of {size:,}, {name}: " +
+                            ", ".join(map(str, of_all(size, 0))) + " ns; p99 of one load from as much plain memory: " +
+                            ", ".join(map(str, of_all(size, 3))) + " ns"))
     return rows

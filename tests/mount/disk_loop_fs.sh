@@ -11,7 +11,7 @@ type=$1
 shift
 command -v "mkfs.$type" >/dev/null || fail "mkfs.$type is missing: packaging/install-deps.sh test installs it"
 mkdir -p "$MOUNT_TMP/fs"
-truncate -s 6G "$MOUNT_TMP/image"
+truncate -s 20G "$MOUNT_TMP/image"
 case $type in
   ext4) mkfs.ext4 -q -F "$MOUNT_TMP/image" ;;
   xfs) mkfs.xfs -q -f "$MOUNT_TMP/image" ;;
