@@ -1,11 +1,14 @@
 #include "base/memory.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <cstdint>
-#include <cstdio>
 #include <fstream>
 #include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -55,6 +58,33 @@ size_t cgroup_limit_bytes() {
   return limit;
 }
 
+constexpr size_t populate_part_bytes_min = 128 * limits::MiB;
+
+// By all processors that this process may use: clearing pages is most of a start with much memory. 0 or the errno.
+int populate(std::byte* data, size_t bytes) {
+  const size_t parts_max = std::max<size_t>(1, bytes / populate_part_bytes_min);
+  const size_t parts = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, parts_max);
+  const size_t part_bytes = round_up((bytes + parts - 1) / parts, limits::huge_page_bytes);
+  std::atomic<int> os_errno{0};
+  const auto populate_part = [&](size_t offset) {
+    const size_t size = std::min(part_bytes, bytes - offset);
+    // EINVAL: the kernel does not know it, and pages come when they are touched.
+    if (madvise(data + offset, size, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) os_errno.store(errno);
+  };
+  {
+    std::vector<std::jthread> others;
+    for (size_t offset = part_bytes; offset < bytes; offset += part_bytes) {
+      try {
+        others.emplace_back(populate_part, offset);
+      } catch (const std::system_error&) {  // RLIMIT_NPROC: it only takes longer
+        populate_part(offset);
+      }
+    }
+    populate_part(0);
+  }
+  return os_errno.load();
+}
+
 }  // namespace
 
 Result<void> Arena::allocate(size_t bytes) {
@@ -73,8 +103,7 @@ Result<void> Arena::allocate(size_t bytes) {
   const bool never = file_contains("/sys/kernel/mm/transparent_hugepage/enabled", "[never]");
   on_huge_pages_ = !never && !pretended_absent(Feature::hugepages) && madvise(data_, size_, MADV_HUGEPAGE) == 0;
   if (!on_huge_pages_) madvise(data_, size_, MADV_NOHUGEPAGE);
-  if (madvise(data_, size_, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) {
-    const int os_errno = errno;
+  if (const int os_errno = populate(data_, size_); os_errno != 0) {
     free();
     return fail(Code::again, os_errno);
   }

@@ -10,15 +10,17 @@ source "$(dirname -- "$0")/disk_lib.sh"
 type=$1
 shift
 command -v "mkfs.$type" >/dev/null || fail "mkfs.$type is missing: packaging/install-deps.sh test installs it"
-mkdir -p "$MOUNT_TMP/fs"
 truncate -s 20G "$MOUNT_TMP/image"
 case $type in
   ext4) mkfs.ext4 -q -F "$MOUNT_TMP/image" ;;
   xfs) mkfs.xfs -q -f "$MOUNT_TMP/image" ;;
   *) fail "no file system of type $type" ;;
 esac
-mount -o loop,noatime "$MOUNT_TMP/image" "$MOUNT_TMP/fs"
-chmod 755 "$MOUNT_TMP/fs"
+# Beside the test's own folder: names of sockets within have room for 107 bytes.
+fs=$(mktemp -d "${TMPDIR:-/tmp}/fsXXX")
+trap 'umount -l "$fs" 2>/dev/null; rmdir "$fs"' EXIT
+mount -o loop,noatime "$MOUNT_TMP/image" "$fs"
+chmod 755 "$fs" # some tests are somebody else
 
 # The tests take their options from a function of lib.sh; in a copy of their folder it says one thing more.
 cp -r "$MOUNT_TESTS" "$MOUNT_TMP/cached_tests"
@@ -42,10 +44,10 @@ for each in "$@"; do
   say "== $type: $name ${arguments[*]}"
   status=0
   # A test of its own, with its own guard, in a folder on the image; it is ended when this one is.
-  env -u MOUNT_TMP TMPDIR="$MOUNT_TMP/fs" setpriv --pdeathsig TERM bash "$folder/$name.sh" "${arguments[@]}" \
+  env -u MOUNT_TMP TMPDIR="$fs" setpriv --pdeathsig TERM bash "$folder/$name.sh" "${arguments[@]}" \
     >"$MOUNT_TMP/inner.out" 2>&1 || status=$?
   if [[ $status != 0 ]]; then
-    tail -n 60 "$MOUNT_TMP/inner.out" >&2
+    cat "$MOUNT_TMP/inner.out" >&2
     fail "$name on $type ended with $status"
   fi
   grep 'not tested' "$MOUNT_TMP/inner.out" >&2 || true
@@ -53,4 +55,4 @@ for each in "$@"; do
 done
 ((passed > 0)) || fail "no test was named"
 say "$passed tests passed on $type"
-umount "$MOUNT_TMP/fs"
+umount "$fs"
