@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "base/limits.h"
+
 namespace blobcache {
 
 namespace {
@@ -95,11 +97,14 @@ size_t Layout::pieces_before(uint64_t offset) const {
   return static_cast<size_t>(piece - extents_.begin());
 }
 
-size_t Layout::piece_begun(const ByteRange& range) const {
-  const auto behind = std::partition_point(extents_.begin(), extents_.end(),
-                                           [&](const ByteRange& extent) { return extent.offset < range.end(); });
-  if (behind == extents_.begin() || std::prev(behind)->offset < range.offset) return no_piece;
-  return static_cast<size_t>(behind - extents_.begin()) - 1;
+size_t Layout::piece_begun(const ByteRange& read) const {
+  if (read.empty()) return no_piece;
+  // The last byte of the page: where one piece ends and the next one begins, it is the latter that is begun.
+  const uint64_t middle = std::min(read.offset + read.bytes / 2 + limits::page_bytes, read.end()) - 1;
+  const size_t piece = pieces_before(middle);
+  if (piece == extents_.size()) return no_piece;
+  const uint64_t begin = extents_[piece].offset;
+  return begin >= read.offset && begin <= middle ? piece : no_piece;
 }
 
 uint64_t Layout::piece_end(uint64_t offset) const {

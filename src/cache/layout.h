@@ -58,8 +58,8 @@ class Layout {
   // Where the piece ends that has the byte at `offset`; of what lies before a piece or behind the last one, where that ends.
   uint64_t piece_end(uint64_t offset) const;
   static constexpr size_t no_piece = ~size_t{0};
-  // The last piece that begins within the range.
-  size_t piece_begun(const ByteRange& range) const;
+  // The piece that begins within a read and that its middle is in: what the kernel reads for a fault lies around its page.
+  size_t piece_begun(const ByteRange& read) const;
   // Pieces that end at `offset` or before.
   size_t pieces_before(uint64_t offset) const;
 

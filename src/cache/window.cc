@@ -7,8 +7,8 @@
 //            cost one block; a real scan has its first 64 MiB window on the way after 8 MiB
 //   piece    of a file that describes itself: who begins in a tensor wants the rest of it, and the next one when he goes on
 //            there by himself (the kernel reads on by a request or two: 2 MiB are not the reader's wish). Who has taken
-//            three pieces and 8 MiB in their order is not bounded by them any more; where pieces are of one size, equal
-//            distances are no stride
+//            three pieces, of the size of the first, and 8 MiB in their order is not bounded by them any more; where
+//            pieces are of one size, equal distances are no stride
 //   budget   of the node: bytes in flight, memory, bandwidth; demand takes first
 //
 // A file whose streams were for nothing begins the next one with half the window (`distrust_`, up to six times; each
@@ -259,7 +259,10 @@ void PrefetchWindows::set_layout(const Layout& layout, bool whole) {
 }
 
 void PrefetchWindows::bound(Stream& stream, uint64_t position) const {
-  if (layout_ != nullptr && !whole_ && stream.stride_bytes > 0) stream.piece_end = layout_->piece_end(position);
+  if (layout_ == nullptr || whole_ || stream.stride_bytes <= 0) return;
+  const size_t piece = layout_->pieces_before(position);
+  stream.piece_end = layout_->piece_end(position);
+  stream.piece_bytes = piece < layout_->extents().size() ? layout_->extents()[piece].bytes : 0;
 }
 
 // A read around the first page of a piece is a fault of a mapped file. The next one is around its last page, where the C
@@ -279,7 +282,9 @@ uint64_t PrefetchWindows::steps_within_piece(const Stream& stream) const {
   uint64_t end = stream.piece_end;
   if (position > end + run_on_bytes) {
     const size_t passed = layout_->pieces_before(position) - layout_->pieces_before(end);
-    if (passed >= in_order_pieces && position - end >= in_order_bytes) return stream.steps;
+    // In bytes too: large tensors have small ones between them.
+    const uint64_t far = std::max(in_order_bytes, in_order_pieces * stream.piece_bytes);
+    if (passed >= in_order_pieces && position - end >= far) return stream.steps;
     end = layout_->piece_end(position);
   }
   // The last page of a piece is touched first, and what lies around it is there.

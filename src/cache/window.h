@@ -156,6 +156,7 @@ class PrefetchWindows {
     uint64_t used_bytes = 0;
     uint64_t unused_bytes = 0;
     uint64_t piece_end = 0;      // of the layout: where the piece ends in which it began; 0: none is known
+    uint64_t piece_bytes = 0;    // and how large it is
     uint64_t tail_bytes = 0;     // of the piece: fetched before what lies between
     uint64_t judged_cursor = 0;  // when the window was last looked at, and what was unused then
     uint64_t judged_unused_bytes = 0;

@@ -29,19 +29,25 @@ uint64_t ahead_bytes(const Follower& follower, uint64_t position) {
   return follower.fetched.common_bytes({position, follower.file_bytes - position});
 }
 
-// The header of `count` tensors of one size, as Python writes it.
-std::string safetensors_header(unsigned count, uint64_t tensor_bytes) {
+// The header of tensors one after the other, as Python writes it.
+std::string safetensors_header(std::span<const uint64_t> tensor_bytes) {
   std::string json;
-  for (unsigned i = 0; i < count; ++i) {
+  uint64_t at = 0;
+  for (size_t i = 0; i < tensor_bytes.size(); ++i) {
     json += (i == 0 ? "{" : ", ") + std::string("\"layer.") + std::to_string(i) +
-            "\": {\"dtype\": \"F32\", \"shape\": [" + std::to_string(tensor_bytes / 4) + "], \"data_offsets\": [" +
-            std::to_string(i * tensor_bytes) + ", " + std::to_string((i + 1) * tensor_bytes) + "]}";
+            "\": {\"dtype\": \"F32\", \"shape\": [" + std::to_string(tensor_bytes[i] / 4) + "], \"data_offsets\": [" +
+            std::to_string(at) + ", " + std::to_string(at + tensor_bytes[i]) + "]}";
+    at += tensor_bytes[i];
   }
   json += "}";
   json.resize((json.size() + 7) / 8 * 8, ' ');
   std::string length(8, '\0');
   for (unsigned i = 0; i < 8; ++i) length[i] = static_cast<char>(json.size() >> 8 * i & 255);
   return length + json;
+}
+
+std::string safetensors_header(unsigned count, uint64_t tensor_bytes) {
+  return safetensors_header(std::vector<uint64_t>(count, tensor_bytes));
 }
 
 std::unique_ptr<Layout> layout_of(const std::string& header, uint64_t file_bytes) {
@@ -435,6 +441,31 @@ TEST_CASE("recorded: a mapped model whose header is known is fetched tensor by t
     follower.stop();
     CHECK(follower.windows.totals().unused_bytes * 100 <= follower.read_bytes * 5);
   }
+}
+
+// Where the processor copies large pieces with one instruction, from their start to their end. Small tensors lie between the
+// large ones: the kernel reads the starts of these with them.
+TEST_CASE("recorded: a mapped model of small and large tensors, copied forwards in random order") {
+  std::vector<uint64_t> tensors;
+  for (unsigned i = 0; i < 10; ++i) tensors.insert(tensors.end(), {6 * MiB + 12288, 8192, 9 * MiB, 8192});
+  const Trace trace = load_trace("mapped_forward_shuffled");
+  const std::unique_ptr<Layout> layout = layout_of(safetensors_header(tensors), trace.size);
+  Follower follower(trace.size);
+  follower.windows.set_layout(*layout);
+  size_t begun = Layout::no_piece;
+  for (const ByteRange& range : trace.reads) {
+    const size_t piece = layout->piece_begun(range);
+    const bool begins = piece != Layout::no_piece && piece != begun &&
+                        (begun == Layout::no_piece || layout->extents()[begun].end() < range.offset ||
+                         layout->extents()[begun].end() > range.end());
+    if (piece != Layout::no_piece) begun = piece;
+    follower.pattern_options.trigger_reads = begins ? 1 : PatternOptions().trigger_reads;
+    follower.read(range);
+  }
+  CHECK(follower.ready_bytes * 100 >= follower.read_bytes * 70);
+  CHECK(follower.wasted_bytes() * 100 <= follower.read_bytes);
+  follower.stop();
+  CHECK(follower.windows.totals().unused_bytes * 100 <= follower.read_bytes * 5);
 }
 
 TEST_CASE("recorded readers: what is ready when they ask, and what is wasted") {
