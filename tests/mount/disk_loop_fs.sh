@@ -18,7 +18,7 @@ case $type in
 esac
 # Beside the test's own folder: names of sockets within have room for 107 bytes.
 fs=$(mktemp -d "${TMPDIR:-/tmp}/fsXXX")
-trap 'umount -l "$fs" 2>/dev/null; rmdir "$fs"' EXIT
+trap 'umount -l "$fs" 2>/dev/null || true; rmdir "$fs"' EXIT
 mount -o loop,noatime "$MOUNT_TMP/image" "$fs"
 chmod 755 "$fs" # some tests are somebody else
 
