@@ -9,7 +9,6 @@
 //                                          objects of 16 chunks in sparse files, one block valid in each chunk
 // Everything is made by the classes that the daemon uses. Output: numbers on one line.
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,6 +26,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/memory.h"
 #include "cache/disk_directory.h"
 #include "cache/disk_index.h"
 #include "cache/disk_journal.h"
@@ -79,7 +79,7 @@ std::unique_ptr<DiskIndex> new_index(uint64_t objects, uint64_t chunks) {
   return index;
 }
 
-// What lies between two requests, and how long each of `count` calls took. One more round first: pages and branch predictors
+// What lies between two requests, and how long each of many calls took. One more round first: pages and branch predictors
 // are warm at every size alike.
 template <class Call>
 std::vector<uint32_t> timed_calls(uint64_t copy_bytes, Call&& call) {
@@ -128,21 +128,17 @@ int lookup(uint64_t objects, uint64_t copy_bytes) {
                                 }),
                     " ");
   }
-  constexpr uint64_t huge_page_bytes = 2 << 20;
-  const uint64_t plain_bytes = (bytes / huge_page_bytes + 1) * huge_page_bytes;
-  auto* plain = static_cast<volatile char*>(std::aligned_alloc(huge_page_bytes, plain_bytes));
-  if (plain == nullptr) die("no memory to load from");
-  madvise(const_cast<char*>(plain), plain_bytes, MADV_HUGEPAGE);  // as the tables of the index are
-  std::memset(const_cast<char*>(plain), 1, plain_bytes);
+  Arena plain;  // on huge pages, as the tables of the index are
+  need(plain.allocate(bytes), "no memory to load from");
+  const volatile std::byte* loads = plain.bytes().data();
   print_quantiles(timed_calls(copy_bytes,
                               [&](uint64_t number) {
                                 return nanoseconds_of([&] {
-                                  (void)plain[number % bytes];
+                                  (void)loads[number % bytes];
                                   asm volatile("" : : : "memory");
                                 });
                               }),
                   "\n");
-  std::free(const_cast<char*>(plain));
   return 0;
 }
 

@@ -81,16 +81,12 @@ void FilePrefetch::end_learning() {
   learning_.store(Learning::done, std::memory_order_release);
 }
 
-// Whether the read touches the start of a piece: one is enough to know where its reader goes. Not where the piece ends that
-// was begun last: then it is the last page of that one that was touched.
+// Whether the read touches the start of a piece: one is enough to know where its reader goes.
 bool FilePrefetch::begins_piece(const ByteRange& read) {
   if (learning_.load(std::memory_order_acquire) != Learning::done || layout_ == nullptr) return false;
   const size_t piece = layout_->piece_begun(read);
   if (piece == Layout::no_piece) return false;
-  const size_t before = piece_begun_.exchange(piece, relaxed);
-  if (before == Layout::no_piece) return true;
-  const uint64_t end = layout_->extents()[before].end();
-  return before != piece && (end < read.offset || end > read.end());
+  return layout_->tells_of(piece, piece_begun_.exchange(piece, relaxed), read);
 }
 
 // All that is needed and in memory. False: more is needed.

@@ -455,9 +455,7 @@ TEST_CASE("recorded: a mapped model of small and large tensors, copied forwards 
   size_t begun = Layout::no_piece;
   for (const ByteRange& range : trace.reads) {
     const size_t piece = layout->piece_begun(range);
-    const bool begins = piece != Layout::no_piece && piece != begun &&
-                        (begun == Layout::no_piece || layout->extents()[begun].end() < range.offset ||
-                         layout->extents()[begun].end() > range.end());
+    const bool begins = layout->tells_of(piece, begun, range);
     if (piece != Layout::no_piece) begun = piece;
     follower.pattern_options.trigger_reads = begins ? 1 : PatternOptions().trigger_reads;
     follower.read(range);
