@@ -187,7 +187,7 @@ class RandomReads:
         done = fio([f"--filename={mount.file('data')}", "--readonly", "--norandommap", "--rw=randread", "--bs=4k",
                     "--ioengine=psync", f"--numjobs={READERS}", f"--number_ios={self.reads}",
                     f"--randseed={self.numbers.randrange(1 << 30)}",
-                    *([f"--rate_iops={max(1, round(rate / READERS))}"] if rate else [])])
+                    *([f"--rate_iops={max(1, round(rate / READERS))}", "--rate_process=poisson"] if rate else [])])
         counts = self.server.counts()
         replied = sum(node_status(mount.process)["volumes"][0]["bytes"].values())
         self.fetched.append(counts["bytes"] / replied)
@@ -197,21 +197,23 @@ class RandomReads:
         return done["clat_ns"]["percentile"]["50.000000"] / 1e6
 
     def curls(self):
-        processes = []
-        pages = self.server.bytes // READ_BYTES
+        configs = [self.write_curl_config() for _ in range(READERS)]  # before the first one starts: they run side by side
         start = time.monotonic()
-        for _ in range(READERS):
-            config = self.place.new_path("curl")
-            with open(config, "w") as file:
-                for number in range(self.reads):
-                    first = self.numbers.randrange(pages) * READ_BYTES
-                    file.write("next\n" if number else "")
-                    file.write(f'url = "{self.server.url}/data"\nrange = "{first}-{first + READ_BYTES - 1}"\n'
-                               'output = "/dev/null"\nwrite-out = "%{time_total}\\n"\nfail\nnoproxy = "*"\n')
-            processes.append(curl(["--config", config]))
+        processes = [curl(["--config", config]) for config in configs]
         times = sorted(float(line) for line in finish(processes).split())
         self.curl_rates.append(len(times) / (time.monotonic() - start))
         return times[len(times) // 2] * 1e3
+
+    def write_curl_config(self):
+        config = self.place.new_path("curl")
+        pages = self.server.bytes // READ_BYTES
+        with open(config, "w") as file:
+            for number in range(self.reads):
+                first = self.numbers.randrange(pages) * READ_BYTES
+                file.write("next\n" if number else "")
+                file.write(f'url = "{self.server.url}/data"\nrange = "{first}-{first + READ_BYTES - 1}"\n'
+                           'output = "/dev/null"\nwrite-out = "%{time_total}\\n"\nfail\nnoproxy = "*"\n')
+        return config
 
 
 def random_reads(place, builds, options):
