@@ -107,13 +107,6 @@ size_t Layout::piece_begun(const ByteRange& read) const {
   return begin >= read.offset && begin <= middle ? piece : no_piece;
 }
 
-bool Layout::tells_of(size_t piece, size_t before, const ByteRange& read) const {
-  if (piece == no_piece || piece == before) return false;
-  if (before == no_piece) return true;
-  const uint64_t end = extents_[before].end();
-  return end < read.offset || end > read.end();
-}
-
 uint64_t Layout::piece_end(uint64_t offset) const {
   const size_t piece = pieces_before(offset);
   if (piece == extents_.size()) return file_bytes_;

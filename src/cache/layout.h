@@ -60,9 +60,6 @@ class Layout {
   static constexpr size_t no_piece = ~size_t{0};
   // The piece that begins within a read and that its middle is in: what the kernel reads for a fault lies around its page.
   size_t piece_begun(const ByteRange& read) const;
-  // Whether a read that begins `piece` says where its reader goes, when `before` was begun last (no_piece: none). Not where that
-  // one ends: then it is its last page that was touched.
-  bool tells_of(size_t piece, size_t before, const ByteRange& read) const;
   // Pieces that end at `offset` or before.
   size_t pieces_before(uint64_t offset) const;
 

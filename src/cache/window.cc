@@ -186,10 +186,7 @@ void PrefetchWindows::on_read(const Pattern& pattern, const ByteRange& read, Pre
     if (pattern.stream != Pattern::no_stream) end(streams_[pattern.stream], budget, plan);
     return;
   }
-  if (pattern.stream == Pattern::no_stream) {
-    apart_ = read;
-    return;
-  }
+  if (pattern.stream == Pattern::no_stream) return;
   BC_ASSERT(pattern.stream < Pattern::streams_max);
   read_bytes_ += read.bytes;
   Stream& stream = streams_[pattern.stream];
@@ -250,8 +247,9 @@ void PrefetchWindows::begin_steps(Stream& stream, const ByteRange& read, bool ba
   expect_tail(stream, read);
 }
 
-void PrefetchWindows::set_layout(const Layout& layout, bool whole) {
+void PrefetchWindows::set_layout(const Layout& layout, const PiecesRead& pieces, bool whole) {
   layout_ = &layout;
+  pieces_ = &pieces;
   whole_ = whole;
   for (Stream& stream : streams_) {
     if (stream.live() && !stream.records) bound(stream, stream.start_of(stream.cursor));
@@ -266,12 +264,14 @@ void PrefetchWindows::bound(Stream& stream, uint64_t position) const {
 }
 
 // A read around the first page of a piece is a fault of a mapped file. The next one is around its last page, where the C
-// library's copy goes from there, and its reader waits for it before all that lies between.
+// library's copy goes from there, and its reader waits for it before all that lies between. Who has the first page of the
+// next piece has that one too, and what lies around it.
 void PrefetchWindows::expect_tail(Stream& stream, const ByteRange& read) const {
   const size_t piece = layout_ == nullptr ? Layout::no_piece : layout_->piece_begun(read);
   if (piece == Layout::no_piece || stream.stride_bytes < 0) return;
   const ByteRange& extent = layout_->extents()[piece];
   if (extent.offset - read.offset < read.bytes / 4 || extent.end() <= read.end()) return;
+  if (pieces_->unread_end(piece) != UINT64_MAX) return;
   stream.tail_bytes = read.bytes;
   if (!whole_) stream.piece_end = std::min(file_bytes_, extent.end() + read.bytes / 2);
 }
@@ -287,8 +287,7 @@ uint64_t PrefetchWindows::steps_within_piece(const Stream& stream) const {
     if (passed >= in_order_pieces && position - end >= far) return stream.steps;
     end = layout_->piece_end(position);
   }
-  // The last page of a piece is touched first, and what lies around it is there.
-  if (apart_.offset > position && apart_.offset < end && end <= apart_.end()) end = apart_.offset;
+  end = std::min(end, pieces_->unread_end(layout_->pieces_before(position)));
   const uint64_t bytes = end - std::min(stream.base, end);
   return std::min(stream.steps, (bytes + stream.step_bytes - 1) / stream.step_bytes);
 }
@@ -355,13 +354,15 @@ uint64_t PrefetchWindows::orphan(Stream& stream, const Stream::Steps& steps) {
   return bytes;
 }
 
-// Without room for it, it is unused at once.
+// Without room for it the smallest is unused at once: a block or two at the edge of what was read, most of the time.
 void PrefetchWindows::add_orphan(const ByteRange& orphan) {
   if (orphan_count_ < orphans_max) {
     orphans_[orphan_count_++] = orphan;
-  } else {
-    totals_.unused_bytes += orphan.bytes;
+    return;
   }
+  ByteRange& smallest = *std::ranges::min_element(orphans_, {}, &ByteRange::bytes);
+  totals_.unused_bytes += std::min(smallest.bytes, orphan.bytes);
+  if (smallest.bytes < orphan.bytes) smallest = orphan;
 }
 
 // The blocks of orphans that the range touches are none any more. Returns their bytes.

@@ -25,6 +25,7 @@
 #include "cache/byte_range.h"
 #include "cache/layout.h"
 #include "cache/pattern.h"
+#include "cache/pieces_read.h"
 
 namespace blobcache {
 
@@ -99,9 +100,10 @@ struct WindowPlan {
 class PrefetchWindows {
  public:
   PrefetchWindows(const WindowOptions& options, uint64_t file_bytes);
-  // What the file is made of, from now on; lives as long as this. A stream is fetched ahead up to the end of the piece in
-  // which it is, until it has passed two whole ones behind the first. whole: who reads a piece reads all, in file order.
-  void set_layout(const Layout& layout, bool whole = false);
+  // What the file is made of, and how far its readers have come in that, from now on; they live as long as this. A stream is
+  // fetched ahead up to the end of the piece in which it is, until it has passed two whole ones behind the first. whole: who
+  // reads a piece reads all, in file order.
+  void set_layout(const Layout& layout, const PiecesRead& pieces, bool whole = false);
 
   struct Totals {
     uint64_t asked_bytes = 0;   // given out to fetch
@@ -217,8 +219,8 @@ class PrefetchWindows {
   const WindowOptions options_;
   const uint64_t file_bytes_;
   const Layout* layout_ = nullptr;
+  const PiecesRead* pieces_ = nullptr;
   bool whole_ = false;
-  ByteRange apart_;       // what was read last without being of a stream
   uint8_t distrust_ = 0;  // halvings of the first window
   uint32_t generations_ = 0;
   uint64_t read_bytes_ = 0;  // of reads that had a stream

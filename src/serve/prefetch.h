@@ -249,7 +249,7 @@ struct FilePrefetch : ListNode {  // the node: among the files that a core has w
   uint8_t layout_looks_ = 0;
   ByteRange layout_asked_;
   std::unique_ptr<Layout> layout_;  // constant when done
-  std::atomic<size_t> piece_begun_{Layout::no_piece};
+  std::unique_ptr<PiecesRead> pieces_read_;
   uint64_t layout_bytes_ = 0;  // accounted for
   uint64_t canceled_bytes_ = 0;
   uint64_t canceled_unused_bytes_ = 0;  // of these: among the unused

@@ -70,23 +70,23 @@ ByteRange FilePrefetch::layout_needs() const {
 }
 
 void FilePrefetch::end_learning() {
-  const uint64_t bytes = layout_ == nullptr ? 0 : layout_->extents().size_bytes();
   if (layout_ != nullptr && !layout_->siblings().empty()) first_sibling_ = layout_->siblings().front();
+  const size_t pieces = layout_ == nullptr ? 0 : layout_->extents().size();
+  const uint64_t bytes = pieces * PiecesRead::piece_bytes + (pieces == 0 ? 0 : layout_->extents().size_bytes());
   if (bytes == 0 || layout_->malformed() || !node.try_add_layout(bytes)) {
     layout_ = nullptr;
   } else {
     layout_bytes_ = bytes;
-    windows().set_layout(*layout_, whole_);
+    pieces_read_ = std::make_unique<PiecesRead>(*layout_);
+    windows().set_layout(*layout_, *pieces_read_, whole_);
   }
   learning_.store(Learning::done, std::memory_order_release);
 }
 
-// Whether the read touches the start of a piece: one is enough to know where its reader goes.
+// One read is enough then to know where its reader goes.
 bool FilePrefetch::begins_piece(const ByteRange& read) {
-  if (learning_.load(std::memory_order_acquire) != Learning::done || layout_ == nullptr) return false;
-  const size_t piece = layout_->piece_begun(read);
-  if (piece == Layout::no_piece) return false;
-  return layout_->tells_of(piece, piece_begun_.exchange(piece, relaxed), read);
+  return learning_.load(std::memory_order_acquire) == Learning::done && layout_ != nullptr &&
+         pieces_read_->on_read(read);
 }
 
 // All that is needed and in memory. False: more is needed.

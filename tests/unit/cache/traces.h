@@ -95,8 +95,14 @@ struct Follower {
 
   explicit Follower(uint64_t size) : file_bytes(size), windows(WindowOptions(), size), budget(budget_options) {}
 
+  void set_layout(const Layout& layout) {
+    pieces = std::make_unique<PiecesRead>(layout);
+    windows.set_layout(layout, *pieces);
+  }
   Pattern read(const ByteRange& range, uint64_t now = 0) {
-    const Pattern found = pattern.on_read(range.offset, range.bytes, now, pattern_options);
+    PatternOptions options = pattern_options;
+    if (pieces != nullptr && pieces->on_read(range)) options.trigger_reads = 1;
+    const Pattern found = pattern.on_read(range.offset, range.bytes, now, options);
     const uint64_t ready = fetched.common_bytes(range);
     read_bytes += range.bytes;
     ready_bytes += ready;
@@ -141,6 +147,7 @@ struct Follower {
   uint64_t file_bytes;
   PatternOptions pattern_options;
   AccessPattern pattern;
+  std::unique_ptr<PiecesRead> pieces;
   PrefetchWindows windows;
   PrefetchBudget budget;
   WindowPlan plan;
