@@ -87,6 +87,12 @@ def touch_tensors(path, order):
         return len(tensors) * TENSOR_BYTES
 
 
+def mapped_again(path):
+    """Nobody is asked for anything: page faults and a copy."""
+    start = time.monotonic()
+    return touch_tensors(path, "in file order") / (time.monotonic() - start) / 1e9
+
+
 class Model(CachedFile):
     """The file on the disk tier; each turn starts with nothing of it in memory."""
 
@@ -124,6 +130,9 @@ def mapped_models(place, builds, options):
                 ours, base = alternate(max(1, options.pairs // 2), mapped, lambda: model.turn(read_through))
                 rows.append(Row("P11", f"safetensors mapped, tensors {order}, {name}, {transport}", "GB/s", ours, target,
                                 baseline=base, baseline_name="read(2) of the same file, as cold", note=notes[0]))
+            if target and keys:
+                rows.append(Row("P11", f"what mapping costs: all of it in the page cache already, {transport}", "GB/s",
+                                [mapped_again(model.path) for _ in range(options.pairs)], None))
             model.close()
     return rows + random_readers(place, builds, options) + linked_chains(place, builds, options)
 

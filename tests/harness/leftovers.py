@@ -138,8 +138,10 @@ def self_test():
         test = os.path.join(folder, 'test')
         os.mkdir(test)
         unmarked = {name: value for name, value in os.environ.items() if name != 'BLOBTEST_RUN'}
-        leader = subprocess.Popen(['sh', '-c', 'tail -f /dev/null & wait'], env=unmarked, start_new_session=True)
+        leader = subprocess.Popen(['sh', '-c', 'tail -f /dev/null & echo; wait'], stdout=subprocess.PIPE, env=unmarked,
+                                  start_new_session=True)
         sessions.write(test, leader.pid)
+        leader.stdout.readline()  # it has its child now
         assert clean(folder, mark, 0) == 1
         assert clean(folder, mark, 0) == 0
         assert leader.wait(GRACE_S) == -signal.SIGKILL
