@@ -78,8 +78,7 @@ whole_model() {
   done
   comes_to_rest
   [[ $(prefetched files_opened) == 4 ]] || fail "not all shards were opened as foretold: $(told)"
-  # Who is faster than the cores, on a busy machine, brings some himself.
-  (($(prefetched used) * 10 >= bytes * 7)) || fail "too little was fetched ahead: $(told)"
+  (($(prefetched used) * 10 >= bytes * 8)) || fail "too little was fetched ahead: $(told)"
   little_wasted "$bytes"
   fetched_once $((bytes + 16))
   say "model: $(told)"
