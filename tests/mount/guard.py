@@ -8,7 +8,8 @@ the same work should this one be killed. Both know a process of the test by MOUN
 (sessions.py), and a mount of the test by its place below that folder, and touch nothing else. Settings of the machine that a test changes are
 written to MOUNT_TMP/restore first (one "PATH<tab>OLD VALUE" a line), and put back here.
 
-A test that passes but leaves a process or a mount behind has failed: the daemon should be gone by then.
+A test that passes but leaves a process or a mount behind has failed: the daemon should be gone by then. What the test has
+told to end (a server, from its trap) may take DYING_WAIT_S for it.
 """
 import ctypes
 import os
@@ -29,6 +30,7 @@ MNT_FORCE = 1
 MNT_DETACH = 2
 EXIT_DEADLINE = 124
 END_WAIT_S = 10
+DYING_WAIT_S = 5
 
 
 def own_processes(folder):
@@ -155,10 +157,10 @@ def run(command, folder, seconds):
 
 
 def self_test():
-    """What a test leaves without its mark is seen and ended; a test that leaves nothing passes."""
+    """What a test leaves without its mark is seen and ended; a test passes that leaves nothing, or what ends after it."""
     with tempfile.TemporaryDirectory() as folder:
         script, told = os.path.join(folder, "script"), os.path.join(folder, "pid")
-        for left, wanted in (("", 0), (f"env -i tail -f /dev/null & echo $! >{told}", 1)):
+        for left, wanted in (("", 0), ("sleep 1 &", 0), (f"env -i tail -f /dev/null & echo $! >{told}", 1)):
             with open(script, "w", encoding="ascii") as file:
                 file.write(left + "\nexit 0\n")
             done = subprocess.run([sys.executable, __file__, "60", script], stderr=subprocess.PIPE, text=True, check=False)
@@ -183,6 +185,8 @@ def main():
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, on_signal)
     status = run(command, folder, seconds)
+    if status == 0:
+        wait_gone(own_processes(folder), DYING_WAIT_S)
     left = clean(folder)
     if status == 0 and left:
         print("FAIL: the test passed but left behind:", *left, sep="\n", file=sys.stderr)
