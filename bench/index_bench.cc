@@ -22,6 +22,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -79,19 +80,22 @@ std::unique_ptr<DiskIndex> new_index(uint64_t objects, uint64_t chunks) {
   return index;
 }
 
-// What lies between two requests, and how long each of many calls took. One more round first: pages and branch predictors
-// are warm at every size alike.
+// What lies between two requests, and how long each of many calls took. The bytes come from huge pages, as the daemon's
+// memory is. One more round first: pages and branch predictors are warm at every size alike.
 template <class Call>
 std::vector<uint32_t> timed_calls(uint64_t copy_bytes, Call&& call) {
   const uint64_t count = copy_bytes > 0 ? 100'000 : 1'000'000;
-  std::vector<char> arena(256 << 20, 1);
-  std::vector<char> payload(copy_bytes + 1);
+  Arena arena;
+  need(arena.allocate(256 << 20), "no memory to copy from");
+  const std::span<std::byte> bytes = arena.bytes();
+  std::memset(bytes.data(), 1, bytes.size());
+  std::vector<std::byte> payload(copy_bytes + 1);
   std::vector<uint32_t> times_ns;
   times_ns.reserve(count);
   for (unsigned round = 0; round < 2; ++round) {
     times_ns.clear();
     for (uint64_t i = 0; i < count; ++i) {
-      std::memcpy(payload.data(), arena.data() + mix(i) % (arena.size() - copy_bytes), copy_bytes);
+      std::memcpy(payload.data(), bytes.data() + mix(i) % (bytes.size() - copy_bytes), copy_bytes);
       asm volatile("" : : "r"(payload.data()) : "memory");
       times_ns.push_back(call(mix(i + round)));
     }
