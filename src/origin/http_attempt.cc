@@ -5,7 +5,6 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <utility>
 
 #include <fmt/format.h>
@@ -56,11 +55,6 @@ void set_headers(HttpAttempt& attempt, const std::vector<std::string>& lines) {
 }
 
 }  // namespace
-
-void set_up_libcurl() {
-  static std::once_flag once;
-  std::call_once(once, [] { BC_ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK); });
-}
 
 HttpAttempt* HttpClient::acquire_attempt() {
   std::unique_ptr<HttpAttempt> attempt;

@@ -33,14 +33,12 @@
 #include "origin/curl_loop.h"
 #include "origin/http_attempt.h"
 #include "origin/origin.h"
+#include "origin/receive_buffers.h"
 #include "ring/reactor.h"
 
 namespace blobcache {
 
 struct HttpRequest;
-
-// libcurl's, of each transfer.
-inline constexpr size_t http_receive_buffer_bytes = 256 * limits::KiB;
 
 // Adds what proves who we are, to each attempt anew.
 class HttpAuthorizer {
@@ -207,9 +205,6 @@ class HttpClient {
   std::minstd_rand random_;
   std::optional<BandwidthQueue> bandwidth_queue_;  // none: no limit
 };
-
-// Once in the process, before any HttpClient.
-void set_up_libcurl();
 
 // The version that an answer is: its ETag, or "@" and its Last-Modified, or "" (it has neither); made compact.
 std::string version_of(const HttpHead& head);

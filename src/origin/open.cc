@@ -7,11 +7,11 @@
 
 #include "base/limits.h"
 #include "origin/http.h"
-#include "origin/http_client.h"
 #include "origin/http_manifest.h"
 #include "origin/http_text.h"
 #include "origin/name_index.h"
 #include "origin/posix.h"
+#include "origin/receive_buffers.h"
 #include "origin/s3.h"
 
 namespace blobcache {
@@ -37,8 +37,7 @@ uint64_t origin_memory_bytes(const VolumeConfig& volume, const OriginConfig& ori
   uint64_t index_bytes = volume.http.manifest.empty() ? 0 : manifest_memory_bytes;
   // Two of them while a new one replaces the old, and the page in hand.
   if (volume.index == Indexing::on) index_bytes = 2 * name_index_table_bytes_max + index_page_bytes;
-  return libraries_bytes + names_bytes + index_bytes + transfers * http_receive_buffer_bytes +
-         kept * kept_connection_bytes;
+  return libraries_bytes + names_bytes + index_bytes + transfers * ReceiveBuffers::bytes + kept * kept_connection_bytes;
 }
 
 Result<std::unique_ptr<Origin>> open_origin(const VolumeConfig& volume, const OriginConfig& origin, std::string* why,
