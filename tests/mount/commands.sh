@@ -4,7 +4,7 @@
 TEST_DEADLINE_S=120
 source "$(dirname -- "$0")/disk_lib.sh"
 
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 mkdir -p "$source_dir/folder"
 head -c 3000000 /dev/urandom >"$source_dir/folder/file"
 head -c 1000 /dev/urandom >"$source_dir/small"

@@ -12,7 +12,7 @@ mkdir -p "$MOUNT_TMP/source"
 head -c 20000000 /dev/urandom >"$MOUNT_TMP/source/file"
 wait_for 10 "a settled file" is_settled "$MOUNT_TMP/source/file"
 MODE_CORES=$(($(nproc) > 1 ? 2 : 1))
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 start_mount "$MOUNT_TMP/source" "$mnt" -o "http.listen=127.0.0.1:$port"
 cmp "$MOUNT_TMP/source/file" "$mnt/file" || fail "bytes"
 "$PYTHON" "$MOUNT_TESTS/http_crowd.py" "$port" "$DAEMON_PID" "$mnt/file" "$MOUNT_TMP/source/file" "${MOUNT_MEMORY%MiB}" ||

@@ -139,6 +139,6 @@ check_token() {
 
 MODE_CORES=2
 if (($(nproc) < 2)); then MODE_CORES=1; fi
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 check
 check_token

@@ -204,8 +204,14 @@ transports() {
       able+=("$transport")
     fi
   done
-  # At once: who takes the first line only would end a second printf by SIGPIPE, and the test with it.
   printf '%s\n' "${able[@]}"
+}
+
+# The first of them. Not by head, which may end the other line's writer by SIGPIPE, and the test with it.
+first_transport() {
+  local list
+  list=$(transports)
+  printf '%s\n' "${list%%$'\n'*}"
 }
 
 # with_each_mode FUNCTION: once for every transport with 1 and 2 cores; under sanitizers uring with 2 and dev with 1, since

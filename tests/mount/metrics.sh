@@ -57,7 +57,7 @@ start() {
 }
 
 MODE_CORES=1
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 start
 scrape "$MOUNT_TMP/after"
 expect_value 'blobcache_build_info{version="[0-9.]*"}' 1

@@ -5,7 +5,7 @@ TEST_DEADLINE_S=200
 source "$(dirname -- "$0")/disk_lib.sh"
 source "$MOUNT_TESTS/metrics_lib.sh"
 
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 MIB=1048576
 mkdir -p "$source_dir"
 file_bytes=$((8 * MIB))

@@ -18,7 +18,7 @@ port=$(free_port)
 mkdir -p "$tree"
 head -c 3000000 /dev/urandom >"$tree/file"
 MODE_CORES=1
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 start_mount "$tree" "$mnt" --cache-dir="$MOUNT_TMP/cache" --cache-size=100MiB -o "http.listen=127.0.0.1:$port"
 cmp "$tree/file" "$mnt/file" || fail "bytes"
 

@@ -150,7 +150,7 @@ wait "$reader_one" || fail "a reader of the directory failed"
 wait "$reader_two" || fail "a reader of the web server failed"
 
 # What is cached leaves when its time is over, once it has one.
-cached() { find "$MOUNT_TMP"/cache-{a,b}/objects -type f | grep -q .; }
+cached() { [[ -n $(find "$MOUNT_TMP"/cache-{a,b}/objects -type f -print -quit) ]]; }
 is_empty() { ! cached; }
 wait_for 10 "something on the disks" cached
 write_config 5s info 1s

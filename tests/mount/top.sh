@@ -8,7 +8,7 @@ mnt=$MOUNT_TMP/mnt
 mkdir -p "$MOUNT_TMP/source"
 head -c $((4 << 20)) /dev/urandom >"$MOUNT_TMP/source/file"
 wait_for 10 "a settled file" is_settled "$MOUNT_TMP/source/file"
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 # Everything that waits at all is a slow request here.
 start_mount "$MOUNT_TMP/source" "$mnt" --cache-dir="$MOUNT_TMP/cache" --cache-size=100MiB -o prefetch.enabled=false \
   -o fuse.passthrough=off -o log.slow_request=1ns

@@ -62,7 +62,7 @@ drive() { # STEP ARGUMENT...
 }
 
 MODE_CORES=1
-MODE_TRANSPORT=$(transports | head -n 1)
+MODE_TRANSPORT=$(first_transport)
 start -o "http.listen=127.0.0.1:$port"
 served
 if [[ -n $chromium ]]; then
