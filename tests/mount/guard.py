@@ -160,7 +160,7 @@ def self_test():
     """What a test leaves without its mark is seen and ended; a test passes that leaves nothing, or what ends after it."""
     with tempfile.TemporaryDirectory() as folder:
         script, told = os.path.join(folder, "script"), os.path.join(folder, "pid")
-        for left, wanted in (("", 0), ("sleep 1 &", 0), (f"env -i tail -f /dev/null & echo $! >{told}", 1)):
+        for left, wanted in (("", 0), ("timeout 1 tail -f /dev/null &", 0), (f"env -i tail -f /dev/null & echo $! >{told}", 1)):
             with open(script, "w", encoding="ascii") as file:
                 file.write(left + "\nexit 0\n")
             done = subprocess.run([sys.executable, __file__, "60", script], stderr=subprocess.PIPE, text=True, check=False)
