@@ -19,7 +19,8 @@ Faults are for answers to GETs of objects (ranged, or without a query), with all
     hang=K             each K-th answer never comes
     wrong_range=K      each K-th answer is the range that follows the one asked for, and says so
     wrong_label=K      each K-th answer is that other range under the name of the one asked for, with its ETag changed
-    stop=K             each K-th answer stops for ever, in turn before its first byte and in the middle of its body
+    stop=K             each K-th answer stops for ever, in turn before its first byte and in the middle of its body; not one to
+                       what was asked for before
     stall=N            each answer stops after N bytes of its body until it is told to go on
     flip=K             each K-th answer has one bit of its body turned
     html=K             each K-th answer is an error page with status 200
@@ -113,10 +114,12 @@ class Proxy:
         """False: the connection is over."""
         wanted = re.search(rb'(?i)\r\nrange: *bytes=(\d+)-(\d+)', head) or re.match(rb'GET [^? ]*[^?/ ]()() ', head)
         self.counts['requests'] += 1
+        repeated = False
         if wanted:
             self.counts['ranges'] += 1
             what = (head.split(b' ')[1], wanted.groups())
-            self.counts['repeated'] += what in self.seen
+            repeated = what in self.seen
+            self.counts['repeated'] += repeated
             self.seen.add(what)
         answer, body = await self.ask(head, upstream)
         if not wanted and not self.number('all'):
@@ -163,7 +166,7 @@ class Proxy:
             for i in range(len(whole)):
                 await self.send(writer, whole[i:i + 1])
                 await take_time(0.05)
-        if is_turn('stop'):
+        if not repeated and is_turn('stop'):
             if number // self.number('stop') % 2 == 0:
                 await self.send(writer, whole[:len(answer) + len(body) // 2])
             await asyncio.Event().wait()

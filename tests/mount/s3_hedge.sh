@@ -29,9 +29,7 @@ check() {
   stalled=$(count faults)
   say "$stalled of $((blocks - known)) ranges stalled for ever, in $((SECONDS - begun)) s: $(origin_status origin)"
   ((stalled >= 8)) || fail "only $stalled ranges stalled: nothing was tested"
-  # Won by another, but for a second attempt that stalls itself: a busy machine makes one for a range that is only slow.
-  [[ $(origin_status "origin['hedges'] >= $stalled and origin['hedges_won'] * 2 > $stalled") == True ]] ||
-    fail "not each stalled range was won by another"
+  [[ $(origin_status "origin['hedges_won'] >= $stalled") == True ]] || fail "not each stalled range was won by another"
   [[ $(origin_status 'origin["retries"] == 0 and origin["errors"] == 0') == True ]] || fail "a reader waited for an end"
   # One in twenty, and what is saved up.
   [[ $(origin_status 'origin["hedges"] * 20 <= origin["requests"]') == True ]] || fail "too many second attempts"
