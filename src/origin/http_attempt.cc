@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "origin/http_client.h"
 #include "origin/http_text.h"
+#include "origin/receive_buffers.h"
 
 namespace blobcache {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "origin/http_client.h"
 #include "origin/http_text.h"
+#include "origin/receive_buffers.h"
 
 namespace blobcache {
 namespace {

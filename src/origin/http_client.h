@@ -33,7 +33,6 @@
 #include "origin/curl_loop.h"
 #include "origin/http_attempt.h"
 #include "origin/origin.h"
-#include "origin/receive_buffers.h"
 #include "ring/reactor.h"
 
 namespace blobcache {

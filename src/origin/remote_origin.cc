@@ -20,6 +20,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "origin/posix_info.h"
+#include "origin/receive_buffers.h"
 #include "ring/poster.h"
 #include "ring/uring.h"
 

@@ -23,6 +23,7 @@
 
 #include "origin/http_client.h"
 #include "origin/http_text.h"
+#include "origin/receive_buffers.h"
 #include "ring/uring.h"
 
 namespace blobcache_test {
