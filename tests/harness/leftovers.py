@@ -126,8 +126,9 @@ def self_test():
         assert clean(folder, mark, 0) == 0
         environment = {**os.environ, 'BLOBTEST_RUN': mark}
         stranger = subprocess.Popen(['cat'], stdin=subprocess.PIPE, env={**environment, 'BLOBTEST_RUN': mark + 'x'})
-        left = subprocess.Popen(['cat'], stdin=subprocess.PIPE, env=environment)
+        left = subprocess.Popen(['sh', '-c', 'echo; read line'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         try:
+            left.stdout.readline()  # its environment can be read now: Popen returns while the kernel still makes it
             assert clean(folder, mark, 0) == 1
             assert left.wait(GRACE_S) == -signal.SIGKILL
             assert stranger.poll() is None
